@@ -26,6 +26,7 @@ fn the_checked_in_bindings_are_current() {
     fs::write(fresh.path().join("descriptors.bin"), compiler.encode_file_descriptor_set()).unwrap();
     tonic_prost_build::configure()
         .bytes(".")
+        .btree_map(".") // Sorted maps: the same resource has the same bytes, so its hash names its content.
         .out_dir(fresh.path())
         .compile_fds(descriptors)
         .unwrap();

@@ -19,8 +19,8 @@ pub struct DeltaDiscoveryRequest {
         ::prost::alloc::string::String,
     >,
     /// What the client has, by name and version; only on the first request for a type on a stream.
-    #[prost(map = "string, string", tag = "5")]
-    pub initial_resource_versions: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub initial_resource_versions: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,

@@ -43,8 +43,8 @@ pub struct ApplyRequest {
     pub resources: ::prost::alloc::vec::Vec<super::super::resource::v1::Resource>,
     /// Delete what is not among the resources but has all these labels. Empty:
     /// delete nothing.
-    #[prost(map = "string, string", tag = "2")]
-    pub prune_labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub prune_labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -95,8 +95,8 @@ pub struct ListRequest {
     #[prost(enumeration = "Kind", tag = "1")]
     pub kind: i32,
     /// With these labels.
-    #[prost(map = "string, string", tag = "2")]
-    pub match_labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub match_labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -1214,8 +1214,8 @@ pub struct FleetBackend {
     #[prost(uint32, tag = "5")]
     pub resources: u32,
     /// By node id.
-    #[prost(map = "string, message", tag = "6")]
-    pub nodes: ::std::collections::HashMap<
+    #[prost(btree_map = "string, message", tag = "6")]
+    pub nodes: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         super::super::node::v1::BackendStatus,
     >,

@@ -58,8 +58,8 @@ pub struct Hello {
     #[prost(string, tag = "3")]
     pub version: ::prost::alloc::string::String,
     /// For the selectors of gateways.
-    #[prost(map = "string, string", tag = "4")]
-    pub labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,

@@ -3,8 +3,8 @@
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LabelSelector {
     /// Every key must be present with exactly this value.
-    #[prost(map = "string, string", tag = "1")]
-    pub match_labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub match_labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -216,8 +216,8 @@ pub struct Member {
     pub exclude: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// New names: from the member's own name to the whole name that clients see
     /// (the template is not applied to it).
-    #[prost(map = "string, string", tag = "6")]
-    pub rename: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub rename: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -437,14 +437,14 @@ pub struct Metadata {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// For selectors. Keys and values are at most 63 characters; at most 32 labels.
-    #[prost(map = "string, string", tag = "2")]
-    pub labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
     /// For people and tools; nothing selects on them. At most 64 KiB together.
-    #[prost(map = "string, string", tag = "3")]
-    pub annotations: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub annotations: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,

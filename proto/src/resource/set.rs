@@ -76,7 +76,7 @@ impl ResourceSet {
 
     /// The part that a node with these labels serves, closed under references:
     /// its gateways, their backends, and the secrets and policies of those.
-    pub fn subset_for(&self, _labels: &HashMap<String, String>) -> ResourceSet {
+    pub fn subset_for(&self, _labels: &BTreeMap<String, String>) -> ResourceSet {
         self.clone()
     }
 }
