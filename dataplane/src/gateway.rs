@@ -1,0 +1,3 @@
+//! The pipeline: from a call to its answer.
+
+pub mod call;

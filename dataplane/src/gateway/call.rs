@@ -1,0 +1,205 @@
+//! The waist: what every door turns a request into, and what every backend and
+//! agent answers.
+//!
+//! A [`Call`] holds everything needed to answer it alone. While it runs, the
+//! callee speaks to the client through its [`Caller`]: it may notify, and it may
+//! ask. It ends with one [`Answer`]. Dropping the future that runs a call
+//! cancels it, on every transport: who must not cancel (a legacy client that
+//! merely lost its connection) keeps the future alive.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use mt_proto::resource::ResourceName;
+
+use crate::mcp::{error::RpcError, id::RawId, method::Method, version::ProtocolVersion};
+
+/// Messages to a client that wait until its door takes them. A full queue
+/// holds the backend back: nothing is dropped, nothing grows.
+pub const TO_CLIENT_QUEUE_MAX: usize = 64;
+
+/// One request of a client.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The client's id: bytes and type as they came.
+    pub id: RawId,
+    pub method: Method,
+    /// The raw `params` object; `{}` if there was none.
+    pub params: Bytes,
+    pub client: Arc<Client>,
+    /// When the answer is due at the latest.
+    pub deadline: Instant,
+    /// `Mcp-Param-*` headers, as they came; forwarded to modern HTTP backends.
+    pub param_headers: Vec<(http::HeaderName, http::HeaderValue)>,
+}
+
+/// Who calls, as far as a backend may know it.
+#[derive(Debug)]
+pub struct Client {
+    /// `anonymous` until authentication says more.
+    pub principal: Arc<str>,
+    /// Of the client's leg; also tells the era.
+    pub version: ProtocolVersion,
+    /// `clientInfo`, a raw object; may be empty in the modern era.
+    pub info: Bytes,
+    /// The client's capabilities, a raw object.
+    pub capabilities: Bytes,
+    /// What upstream state may be shared with.
+    pub scope: Scope,
+    /// Where messages go that belong to no call; none: they have no receiver.
+    pub events: Option<Caller>,
+}
+
+/// What owns the upstream state (sessions, processes) that a client's calls need.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// A session of a legacy client, by its id.
+    Session(Arc<str>),
+    /// Nothing lasts longer than the call.
+    Stateless,
+    /// The node itself, which lists what backends offer.
+    Node,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The raw `result` value.
+    Result(Bytes),
+    /// The raw `error` object of the backend.
+    Error(Bytes),
+}
+
+/// The client's side of a running call (or of a session), for the callee.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    to_client: mpsc::Sender<ToClient>,
+}
+
+/// What reaches the client's door while a call runs.
+#[derive(Debug)]
+pub enum ToClient {
+    /// A whole JSON-RPC notification.
+    Notify(Bytes),
+    /// Questions; the door answers on the sender.
+    Ask(Ask),
+    /// The backend has closed the stream of this call for now and goes on later.
+    /// A door whose client can resume may do the same; others ignore it.
+    Pause { retry: Option<Duration> },
+}
+
+/// A set of questions that belong together.
+#[derive(Debug)]
+pub struct Ask {
+    pub questions: Vec<Question>,
+    /// One reply for each question, in order. Dropped: the client is gone.
+    pub replies: oneshot::Sender<Vec<Reply>>,
+}
+
+/// One question: `sampling/createMessage`, `elicitation/create`, `roots/list`,
+/// or anything else a backend requests of a client.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Tells it from the others of its set.
+    pub key: String,
+    pub method: Method,
+    /// The raw `params` object.
+    pub params: Bytes,
+}
+
+/// The client's raw `result`, or its raw `error` object.
+pub type Reply = Result<Bytes, Bytes>;
+
+/// The client is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client is gone")]
+pub struct Gone;
+
+impl Caller {
+    /// A caller, and the end that its door reads.
+    pub fn channel() -> (Caller, mpsc::Receiver<ToClient>) {
+        let (to_client, door) = mpsc::channel(TO_CLIENT_QUEUE_MAX);
+        (Caller { to_client }, door)
+    }
+
+    /// Sends a whole JSON-RPC notification; waits while the queue is full.
+    /// A client that is gone is not an error: the call goes on or is dropped.
+    pub async fn notify(&self, message: Bytes) {
+        // The door closed: whoever owns the call decides what that means.
+        _ = self.to_client.send(ToClient::Notify(message)).await;
+    }
+
+    /// As [`notify`](Self::notify), but gives up at once when the queue is full.
+    /// For messages that nobody may wait for. True if it was taken.
+    pub fn try_notify(&self, message: Bytes) -> bool {
+        self.to_client.try_send(ToClient::Notify(message)).is_ok()
+    }
+
+    /// Says that the backend's stream pauses.
+    pub async fn pause(&self, retry: Option<Duration>) {
+        _ = self.to_client.send(ToClient::Pause { retry }).await;
+    }
+
+    /// Asks the client a set of questions and waits for its replies, one for
+    /// each, in order. The caller bounds the wait.
+    ///
+    /// # Errors
+    /// [`Gone`] if the client went away or its door cannot ask.
+    pub async fn ask(&self, questions: Vec<Question>) -> Result<Vec<Reply>, Gone> {
+        let (replies, answer) = oneshot::channel();
+        self.to_client.send(ToClient::Ask(Ask { questions, replies })).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// Whether nobody reads what is sent.
+    pub fn is_gone(&self) -> bool {
+        self.to_client.is_closed()
+    }
+}
+
+/// Why there is no answer of the backend.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Also what a forbidden tool answers.
+    #[error("unknown tool {name:?}")]
+    UnknownTool { name: String },
+    #[error("unknown prompt {name:?}")]
+    UnknownPrompt { name: String },
+    #[error("unknown resource {uri:?}")]
+    UnknownResource { uri: String },
+    #[error("method {method:?} is not served here")]
+    UnknownMethod { method: String },
+    /// The request itself is wrong.
+    #[error("{reason}")]
+    InvalidParams { reason: String },
+    #[error("backend {backend} did not answer within {limit:?}")]
+    Timeout { backend: ResourceName, limit: Duration },
+    /// Nothing of the call has reached it.
+    #[error("backend {backend} is unreachable: {reason}")]
+    Unreachable { backend: ResourceName, reason: String },
+    /// The call may have taken effect.
+    #[error("backend {backend} went away before it answered: {reason}")]
+    Lost { backend: ResourceName, reason: String },
+    #[error("backend {backend} broke the protocol: {reason}")]
+    Protocol { backend: ResourceName, reason: String },
+    #[error("backend {backend} refused the node's credentials (HTTP {status})")]
+    NeedsAuth { backend: ResourceName, status: u16 },
+    #[error("backend {backend} is at its limit of {limit} calls in flight")]
+    Overloaded { backend: ResourceName, limit: usize },
+    #[error("backend {backend} is switched off")]
+    Disabled { backend: ResourceName },
+    /// A session of the backend that held state of this client is gone; the client must start again.
+    #[error("backend {backend} has ended the session")]
+    SessionLost { backend: ResourceName },
+    /// Needs the era bridge.
+    #[error("backend {backend} speaks only the {backend_era} protocol, this client the {client_era} one; bridging them is not available yet")]
+    EraMismatch { backend: ResourceName, backend_era: &'static str, client_era: &'static str },
+    /// An error that is already what the client shall see.
+    #[error("{}", .0.message)]
+    Rpc(RpcError),
+}
