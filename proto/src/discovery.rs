@@ -96,7 +96,7 @@ pub fn pack_item(item: &Item) -> prost_types::Any {
 }
 
 /// The encoded form of an item that holds an already encoded resource, byte for
-/// byte: encoding a decoded one again could order its labels differently.
+/// byte: decoding it would lose the fields that a newer version has added.
 pub fn encode_resource_item(resource: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(resource.len() + 11);
     prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, &mut out);

@@ -573,7 +573,8 @@ pub mod config_service_client {
                 .insert(GrpcMethod::new("magictunnel.control.v1.ConfigService", "Undo"));
             self.inner.unary(req, path, codec).await
         }
-        /// Streams changes from a generation on; first of all a bookmark with the head.
+        /// Streams changes from a generation on: first of all a bookmark with the
+        /// generation it starts after, and one with the head when it has caught up.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -658,7 +659,8 @@ pub mod config_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Streams changes from a generation on; first of all a bookmark with the head.
+        /// Streams changes from a generation on: first of all a bookmark with the
+        /// generation it starts after, and one with the head when it has caught up.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,

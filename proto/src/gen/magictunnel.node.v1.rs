@@ -26,7 +26,7 @@ pub mod attach_request {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AttachResponse {
     /// Which it is.
-    #[prost(oneof = "attach_response::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "attach_response::Message", tags = "1, 2, 3, 4")]
     pub message: ::core::option::Option<attach_response::Message>,
 }
 /// Nested message and enum types in `AttachResponse`.
@@ -40,9 +40,12 @@ pub mod attach_response {
         /// The whole set of backends that this node lists; replaces the one before.
         #[prost(message, tag = "2")]
         Leases(super::Leases),
-        /// Answers a CatalogReport.
+        /// Answers a CatalogReport that is taken.
         #[prost(message, tag = "3")]
         CatalogAccepted(super::CatalogAccepted),
+        /// Answers a CatalogReport that is not.
+        #[prost(message, tag = "4")]
+        CatalogRefused(super::CatalogRefused),
     }
 }
 /// Who the node is.
@@ -138,6 +141,17 @@ pub struct CatalogAccepted {
     /// The revision that holds it.
     #[prost(uint64, tag = "2")]
     pub catalog_revision: u64,
+}
+/// A report is not in the catalog, and would not be if it came again; what is
+/// there stays.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CatalogRefused {
+    /// Which report.
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    /// Why, for people.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// The state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
