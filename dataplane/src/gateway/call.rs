@@ -17,7 +17,7 @@ use tokio::{
 
 use mt_proto::resource::ResourceName;
 
-use crate::mcp::{error::RpcError, id::RawId, method::Method, version::ProtocolVersion};
+use crate::mcp::{Method, Params, ProtocolVersion, RawId, RpcError};
 
 /// Messages to a client that wait until its door takes them. A full queue
 /// holds the backend back: nothing is dropped, nothing grows.
@@ -29,8 +29,9 @@ pub struct Call {
     /// The client's id: bytes and type as they came.
     pub id: RawId,
     pub method: Method,
-    /// The raw `params` object; `{}` if there was none.
-    pub params: Bytes,
+    /// The raw `params` (`object()` is `{}` if there were none), and where the
+    /// members are that a gateway looks at.
+    pub params: Params,
     pub client: Arc<Client>,
     /// When the answer is due at the latest.
     pub deadline: Instant,

@@ -1,0 +1,105 @@
+//! What one backend offers, read once when a snapshot is built.
+//!
+//! Entries stay the bytes that the backend sent; beside each stands the one
+//! member that identifies it.
+
+use bytes::Bytes;
+use mt_proto::pb::discovery::{Catalog as CatalogPb, ServerFacts};
+use serde::Deserialize;
+
+/// One entry of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The `name` of a tool or prompt, the `uri` of a resource, the
+    /// `uriTemplate` of a template.
+    pub key: String,
+    /// The whole JSON object.
+    pub raw: Bytes,
+}
+
+/// What one backend offers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Catalog {
+    pub facts: ServerFacts,
+    pub tools: Vec<Entry>,
+    pub prompts: Vec<Entry>,
+    pub resources: Vec<Entry>,
+    pub templates: Vec<Entry>,
+    /// Entries that could not be shown: not an object, or nothing to identify them by.
+    pub unreadable: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity {
+    name: Option<String>,
+    uri: Option<String>,
+    uri_template: Option<String>,
+}
+
+impl Catalog {
+    /// Reads a whole catalog. An entry that cannot be identified is counted and
+    /// left out: one bad entry must not take the others away.
+    pub fn new(whole: CatalogPb) -> Self {
+        let mut unreadable = 0;
+        let mut read = |entries: Vec<Bytes>, key: fn(Identity) -> Option<String>| {
+            let mut list = Vec::with_capacity(entries.len());
+            for raw in entries {
+                match serde_json::from_slice::<Identity>(&raw).ok().and_then(key) {
+                    Some(key) => list.push(Entry { key, raw }),
+                    None => unreadable += 1,
+                }
+            }
+            list
+        };
+        Self {
+            tools: read(whole.tools, |i| i.name),
+            prompts: read(whole.prompts, |i| i.name),
+            resources: read(whole.resources, |i| i.uri),
+            templates: read(whole.resource_templates, |i| i.uri_template),
+            facts: whole.server.unwrap_or_default(),
+            unreadable,
+        }
+    }
+
+    /// Whether the backend serves resources at all.
+    pub fn serves_resources(&self) -> bool {
+        !self.resources.is_empty() || !self.templates.is_empty() || self.declares("resources")
+    }
+
+    /// Whether the backend has said, in either era, that it has a capability.
+    pub fn declares(&self, capability: &str) -> bool {
+        [&self.facts.legacy_capabilities, &self.facts.modern_capabilities].into_iter().any(|raw| {
+            serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(raw)
+                .is_ok_and(|capabilities| capabilities.contains_key(capability))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_without_a_name_is_left_out_and_counted() {
+        let catalog = Catalog::new(CatalogPb {
+            tools: vec![Bytes::from_static(br#"{"name":"a\u0062"}"#), Bytes::from_static(b"[]"), Bytes::from_static(b"{}")],
+            ..CatalogPb::default()
+        });
+        assert_eq!(catalog.tools.iter().map(|t| t.key.as_str()).collect::<Vec<_>>(), ["ab"]);
+        assert_eq!(catalog.unreadable, 2);
+    }
+
+    #[test]
+    fn a_capability_counts_in_either_era() {
+        let catalog = Catalog::new(CatalogPb {
+            server: Some(ServerFacts {
+                modern_capabilities: Bytes::from_static(br#"{"resources":{}}"#),
+                ..ServerFacts::default()
+            }),
+            ..CatalogPb::default()
+        });
+        assert!(catalog.serves_resources());
+        assert!(!catalog.declares("completions"));
+    }
+}

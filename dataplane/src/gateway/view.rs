@@ -1,0 +1,332 @@
+//! A gateway as its clients see it: the members' catalogs merged under the
+//! gateway's names, with ready-made list pages and an index from every name
+//! back to its member.
+//!
+//! Pure, and made once per snapshot: a list costs no backend and no work
+//! proportional to its length when it is asked for.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use mt_proto::resource::{Compiled, Gateway, Member, ResourceName};
+use serde_json::{Map, Value, json};
+
+use super::{
+    catalog::{Catalog, Entry},
+    uri,
+};
+use crate::mcp::{splice, version::Era};
+
+/// The kinds of lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListKind {
+    Tools,
+    Prompts,
+    Resources,
+    Templates,
+}
+
+impl ListKind {
+    pub const ALL: [ListKind; 4] = [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::Templates];
+
+    /// The member of the result that holds the entries.
+    pub fn member(self) -> &'static str {
+        match self {
+            ListKind::Tools => "tools",
+            ListKind::Prompts => "prompts",
+            ListKind::Resources => "resources",
+            ListKind::Templates => "resourceTemplates",
+        }
+    }
+}
+
+/// Where a name leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub backend: ResourceName,
+    /// What the backend calls it.
+    pub own: String,
+}
+
+/// One merged list, cut into pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct List {
+    /// Each a JSON array; at least one.
+    pub pages: Vec<Bytes>,
+    /// Of all pages: tells whether the list has changed.
+    pub digest: [u8; 32],
+    pub len: usize,
+}
+
+/// A name that two members want; the first has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clash {
+    pub list: &'static str,
+    pub name: String,
+    pub winner: ResourceName,
+    pub loser: ResourceName,
+}
+
+/// A gateway as its clients see it.
+#[derive(Debug)]
+pub struct GatewayView {
+    pub gateway: Arc<Gateway>,
+    /// Members that are switched on, in order.
+    pub members: Vec<ResourceName>,
+    pub tools: HashMap<String, Target>,
+    pub prompts: HashMap<String, Target>,
+    pub clashes: Vec<Clash>,
+    /// Backends that serve resources; URIs are wrapped where there are several.
+    pub resource_members: Vec<ResourceName>,
+    lists: [List; 4],
+    capabilities: [Bytes; 2],
+    /// Joined from the members, or the gateway's own.
+    pub instructions: Option<String>,
+    pub title: String,
+}
+
+impl GatewayView {
+    /// Merges what the members offer. A backend without a catalog, or switched
+    /// off, offers nothing.
+    pub fn new(
+        gateway: &Arc<Gateway>,
+        config: &Compiled,
+        catalogs: &BTreeMap<ResourceName, Arc<Catalog>>,
+    ) -> Self {
+        let nothing = Arc::new(Catalog::default());
+        let members: Vec<(&Member, Arc<Catalog>)> = gateway
+            .members
+            .iter()
+            .filter(|m| config.backends.get(&m.backend).is_some_and(|b| !b.disabled))
+            .map(|m| (m, catalogs.get(&m.backend).unwrap_or(&nothing).clone()))
+            .collect();
+        let resource_members: Vec<ResourceName> =
+            members.iter().filter(|(_, c)| c.serves_resources()).map(|(m, _)| m.backend.clone()).collect();
+        let wraps = resource_members.len() > 1;
+
+        let mut clashes = Vec::new();
+        let (tools, tool_list) = merge_named(&members, ListKind::Tools, |c| &c.tools, wraps, &mut clashes);
+        let (prompts, prompt_list) = merge_named(&members, ListKind::Prompts, |c| &c.prompts, wraps, &mut clashes);
+        let resources = merge_resources(&members, "uri", |c| &c.resources, wraps);
+        let templates = merge_resources(&members, "uriTemplate", |c| &c.templates, wraps);
+        let catalogs: Vec<&Catalog> = members.iter().map(|(_, c)| c.as_ref()).collect();
+        let size = gateway.page_size;
+        Self {
+            lists: [
+                List::new(&tool_list, size),
+                List::new(&prompt_list, size),
+                List::new(&resources, size),
+                List::new(&templates, size),
+            ],
+            capabilities: [Era::Legacy, Era::Modern].map(|era| capabilities(&catalogs, era)),
+            instructions: gateway.instructions.clone().or_else(|| join_instructions(&members)),
+            title: gateway.title.clone().unwrap_or_else(|| gateway.name.to_string()),
+            members: members.iter().map(|(m, _)| m.backend.clone()).collect(),
+            gateway: gateway.clone(),
+            tools,
+            prompts,
+            clashes,
+            resource_members,
+        }
+    }
+
+    pub fn list(&self, kind: ListKind) -> &List {
+        &self.lists[kind as usize]
+    }
+
+    /// What the gateway can do, as a raw `capabilities` object of an era.
+    pub fn capabilities(&self, era: Era) -> &Bytes {
+        &self.capabilities[era as usize]
+    }
+
+    /// The only member; a call that names nothing can only mean it.
+    pub fn sole_member(&self) -> Option<&ResourceName> {
+        match self.members.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Whether URIs carry their backend.
+    pub fn wraps_uris(&self) -> bool {
+        self.resource_members.len() > 1
+    }
+
+    /// Which member a resource belongs to, by its URI alone: a link need not be
+    /// in any list.
+    pub fn resource(&self, uri: &str) -> Option<Target> {
+        match self.resource_members.as_slice() {
+            [] => None,
+            [only] => Some(Target { backend: only.clone(), own: uri.to_owned() }),
+            several => {
+                let (backend, own) = uri::unwrap(uri)?;
+                several.contains(&backend).then_some(Target { backend, own })
+            }
+        }
+    }
+}
+
+impl List {
+    fn new(entries: &[Bytes], page_size: usize) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        let mut pages: Vec<Bytes> = entries
+            .chunks(page_size.max(1))
+            .map(|chunk| {
+                let mut page = BytesMut::with_capacity(chunk.iter().map(|e| e.len() + 1).sum::<usize>() + 2);
+                page.put_u8(b'[');
+                for (i, entry) in chunk.iter().enumerate() {
+                    if i > 0 {
+                        page.put_u8(b',');
+                    }
+                    page.put_slice(entry);
+                }
+                page.put_u8(b']');
+                hasher.update(&page);
+                page.freeze()
+            })
+            .collect();
+        if pages.is_empty() {
+            pages.push(Bytes::from_static(b"[]"));
+        }
+        Self { pages, digest: *hasher.finalize().as_bytes(), len: entries.len() }
+    }
+}
+
+/// Tools and prompts: chosen by the member's globs, named by its template.
+fn merge_named(
+    members: &[(&Member, Arc<Catalog>)],
+    kind: ListKind,
+    entries: fn(&Catalog) -> &Vec<Entry>,
+    wraps: bool,
+    clashes: &mut Vec<Clash>,
+) -> (HashMap<String, Target>, Vec<Bytes>) {
+    let mut index: HashMap<String, Target> = HashMap::new();
+    let mut list = Vec::new();
+    for (member, catalog) in members {
+        for entry in entries(catalog) {
+            if !chosen(member, &entry.key) {
+                continue;
+            }
+            let name = match member.rename.get(&entry.key) {
+                Some(name) => name.clone(),
+                None => member.template.apply(&entry.key),
+            };
+            if let Some(winner) = index.get(&name) {
+                clashes.push(Clash {
+                    list: kind.member(),
+                    name,
+                    winner: winner.backend.clone(),
+                    loser: member.backend.clone(),
+                });
+                continue;
+            }
+            let mut raw = entry.raw.clone();
+            if name != entry.key {
+                raw = splice::set_string(&raw, "name", &name);
+            }
+            if wraps {
+                raw = wrap_ui_resource(raw, &member.backend);
+            }
+            list.push(raw);
+            index.insert(name, Target { backend: member.backend.clone(), own: entry.key.clone() });
+        }
+    }
+    (index, list)
+}
+
+fn chosen(member: &Member, name: &str) -> bool {
+    member.include.as_ref().is_none_or(|include| include.is_match(name)) && !member.exclude.is_match(name)
+}
+
+/// A tool's `_meta.ui.resourceUri` (and its older flat form) names a resource
+/// of the same backend.
+fn wrap_ui_resource(raw: Bytes, backend: &ResourceName) -> Bytes {
+    if memchr::memmem::find(&raw, b"resourceUri").is_none() {
+        return raw;
+    }
+    let Ok(mut tool) = serde_json::from_slice::<Value>(&raw) else { return raw };
+    for pointer in ["/_meta/ui/resourceUri", "/_meta/ui~1resourceUri"] {
+        if let Some(Value::String(found)) = tool.pointer_mut(pointer) {
+            *found = uri::wrap(backend, found);
+        }
+    }
+    Bytes::from(tool.to_string())
+}
+
+fn merge_resources(
+    members: &[(&Member, Arc<Catalog>)],
+    key: &str,
+    entries: fn(&Catalog) -> &Vec<Entry>,
+    wraps: bool,
+) -> Vec<Bytes> {
+    members
+        .iter()
+        .flat_map(|(member, catalog)| entries(catalog).iter().map(move |entry| (member, entry)))
+        .map(|(member, entry)| {
+            if wraps {
+                splice::set_string(&entry.raw, key, &uri::wrap(&member.backend, &entry.key))
+            } else {
+                entry.raw.clone()
+            }
+        })
+        .collect()
+}
+
+/// The union of what the members can do, less what this gateway cannot relay.
+fn capabilities(catalogs: &[&Catalog], era: Era) -> Bytes {
+    let mut union = Map::new();
+    for catalog in catalogs {
+        let raw = match era {
+            Era::Legacy => &catalog.facts.legacy_capabilities,
+            Era::Modern => &catalog.facts.modern_capabilities,
+        };
+        if let Ok(declared) = serde_json::from_slice::<Map<String, Value>>(raw) {
+            merge(&mut union, declared);
+        }
+    }
+    // A task's id says nothing about its backend, so tasks need a sole member.
+    if catalogs.len() > 1 {
+        union.remove("tasks");
+        if let Some(Value::Object(extensions)) = union.get_mut("extensions") {
+            extensions.remove("io.modelcontextprotocol/tasks");
+        }
+    }
+    // The node itself tells when a list has changed; tools may come at any time.
+    union.entry("tools").or_insert_with(|| json!({}));
+    for list in ["tools", "prompts", "resources"] {
+        if let Some(Value::Object(capability)) = union.get_mut(list) {
+            capability.insert("listChanged".to_owned(), Value::Bool(true));
+        }
+    }
+    Bytes::from(Value::Object(union).to_string())
+}
+
+fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Object(have)), Value::Object(more)) => merge(have, more),
+            (Some(Value::Bool(have)), Value::Bool(more)) => *have |= more,
+            (Some(_), _) => {}
+            (None, value) => _ = into.insert(key, value),
+        }
+    }
+}
+
+/// With one member its own words; with several, each under the backend's name.
+fn join_instructions(members: &[(&Member, Arc<Catalog>)]) -> Option<String> {
+    let said: Vec<_> = members.iter().filter(|(_, c)| !c.facts.instructions.is_empty()).collect();
+    match said.as_slice() {
+        [] => None,
+        [(_, only)] if members.len() == 1 => Some(only.facts.instructions.clone()),
+        several => Some(
+            several
+                .iter()
+                .map(|(m, c)| format!("{}:\n{}", m.backend, c.facts.instructions.trim_end()))
+                .collect::<Vec<_>>()
+                .join("\n\n"),
+        ),
+    }
+}
