@@ -7,15 +7,25 @@
 //! subset that is closed under references.
 
 mod backend;
+mod check;
 mod gateway;
 mod name;
 mod policy;
+mod principal;
+mod problem;
+mod route;
 mod secret;
 mod set;
+mod template;
+mod tool_set;
+mod version;
 
 pub use backend::{Backend, Header, HttpTransport, Protocol, Sharing, StdioTransport, Transport, Value};
-pub use gateway::{Gateway, Member, NameTemplate};
-pub use name::{Key, Kind, ResourceName};
+pub use gateway::{Gateway, Member};
+pub use name::{InvalidName, Key, Kind, ResourceName};
 pub use policy::{Policy, Rule};
+pub use problem::{Problem, closest, key_path};
 pub use secret::SecretSource;
-pub use set::{Compiled, Problem, ResourceSet};
+pub use set::{Compiled, ResourceSet};
+pub use template::{InvalidTemplate, NameTemplate};
+pub use version::version_of;

@@ -73,7 +73,8 @@ pub mod backend {
 /// An MCP server behind a URL.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpTransport {
-    /// `<http://`> or `<https://`,> with the path of the MCP endpoint.
+    /// `<http://`> or `<https://`,> with the path of the MCP endpoint. A user or a
+    /// password in it is refused: they belong in a header.
     #[prost(string, tag = "1")]
     pub url: ::prost::alloc::string::String,
     /// Sent with every request, after the headers of the protocol, which they
@@ -87,11 +88,12 @@ pub struct HttpTransport {
 /// A header that is sent to a backend.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Header {
-    /// A header name, in any case. Not `host`, `content-length`, `connection` and
-    /// such, nor one that the protocol itself sends.
+    /// A header name, in any case, once in a list. Not `host`, `content-length`,
+    /// `connection` and such, nor one that the protocol itself sends: `accept`,
+    /// `content-type`, `last-event-id`, `traceparent`, `mcp-...`.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Its value.
+    /// Its value, printable ASCII.
     #[prost(message, optional, tag = "2")]
     pub value: ::core::option::Option<Value>,
 }
@@ -185,10 +187,12 @@ pub struct Gateway {
     pub members: ::prost::alloc::vec::Vec<Member>,
     /// How tools and prompts are named for clients, of `{namespace}`, `{backend}`
     /// and `{tool}`, which must be in it; other characters are of `A-Za-z0-9_.-`.
-    /// Default: `{backend}_{tool}`. `{tool}` keeps names as they are.
+    /// Default: `{backend}_{tool}`. `{tool}` keeps names as they are. Any other
+    /// result over 64 characters is cut to 55, `_` and 8 digits of its hash.
     #[prost(string, tag = "2")]
     pub tool_name: ::prost::alloc::string::String,
-    /// What `{namespace}` stands for. Required when the template names it.
+    /// What `{namespace}` stands for: 1 to 63 characters of `A-Za-z0-9_.-`.
+    /// Required when the template names it.
     #[prost(string, tag = "3")]
     pub namespace: ::prost::alloc::string::String,
     /// Which nodes serve it, by the labels of the nodes. Default: all.
@@ -208,14 +212,14 @@ pub struct Gateway {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Member {
     /// Which tools and prompts are taken, by their own names: globs such as
-    /// `get_*`. Default: all.
+    /// `get_*`, at most 256. Default: all.
     #[prost(string, repeated, tag = "4")]
     pub include: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Which of those are left out again.
     #[prost(string, repeated, tag = "5")]
     pub exclude: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// New names: from the member's own name to the whole name that clients see
-    /// (the template is not applied to it).
+    /// (the template is not applied to it), unique in the gateway.
     #[prost(btree_map = "string, string", tag = "6")]
     pub rename: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -236,7 +240,8 @@ pub mod member {
         /// The name of a Backend.
         #[prost(string, tag = "1")]
         Backend(::prost::alloc::string::String),
-        /// Every Backend with these labels, in the order of their names.
+        /// Every Backend with these labels, in the order of their names, that no
+        /// other member names and no earlier one selects.
         #[prost(message, tag = "2")]
         Backends(super::LabelSelector),
         /// The name of a ToolSet.
@@ -391,7 +396,8 @@ pub struct Binding {
     #[prost(message, optional, tag = "2")]
     pub config: ::core::option::Option<::prost_types::Struct>,
 }
-/// One configuration object. It is identified by its kind and its name.
+/// One configuration object. It is identified by its kind and its name, and
+/// takes at most 1 MiB.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Resource {
     /// Name and labels.
@@ -436,7 +442,8 @@ pub struct Metadata {
     /// ending with a letter or digit (RFC 1123 label). Unique in its kind.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// For selectors. Keys and values are at most 63 characters; at most 32 labels.
+    /// For selectors. Keys and values are at most 63 characters of `A-Za-z0-9` and
+    /// `-_./`, a value may be empty; at most 32 labels.
     #[prost(btree_map = "string, string", tag = "2")]
     pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,

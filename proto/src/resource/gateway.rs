@@ -1,15 +1,25 @@
-//! A gateway, validated.
+//! A gateway, validated, with its selectors resolved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use globset::GlobSet;
 
-use super::ResourceName;
+use super::{
+    Kind, NameTemplate, ResourceName, ResourceSet,
+    check::{Checker, is_tool_name, matches, quoted},
+    problem::key_path,
+    template::is_namespace,
+};
+use crate::pb::resource as pb;
+
+const PAGE_SIZE_DEFAULT: u64 = 1000;
+const PAGE_SIZE_MAX: u64 = 10_000;
 
 /// An MCP endpoint that clients see.
 #[derive(Clone, Debug)]
 pub struct Gateway {
     pub name: ResourceName,
+    pub labels: BTreeMap<String, String>,
     /// In order; selectors are resolved, and no backend is in it twice.
     pub members: Vec<Member>,
     /// Labels a node must have to serve it.
@@ -32,10 +42,156 @@ pub struct Member {
     pub template: NameTemplate,
 }
 
-/// How a name for clients is made: a text with `{tool}` in it once, and
-/// `{backend}` and `{namespace}` already filled in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NameTemplate {
-    pub before: String,
-    pub after: String,
+/// The backends of each member as written, in the order of the members: by
+/// name, or by labels in the order of names without those that another member
+/// has, be it by name or by an earlier selector.
+///
+/// Reads only what is there, so that it also serves sets that do not compile.
+pub(super) fn resolve(set: &ResourceSet, gateway: &pb::Gateway) -> Vec<Vec<ResourceName>> {
+    let named = gateway.members.iter().filter_map(|member| match &member.source {
+        Some(pb::member::Source::Backend(name)) => Some(name.as_str()),
+        _ => None,
+    });
+    let mut taken: BTreeSet<&str> = named.collect();
+    let mut resolved = Vec::with_capacity(gateway.members.len());
+    for member in &gateway.members {
+        resolved.push(match &member.source {
+            Some(pb::member::Source::Backend(name)) => name.parse().into_iter().collect(),
+            Some(pb::member::Source::Backends(selector)) => set
+                .of_kind(Kind::Backend)
+                .filter(|(_, backend)| {
+                    let labels = backend.metadata.as_ref().map(|m| &m.labels);
+                    labels.is_some_and(|labels| matches(&selector.match_labels, labels))
+                })
+                .filter(|(key, _)| taken.insert(key.name.as_str()))
+                .map(|(key, _)| key.name.clone())
+                .collect(),
+            Some(pb::member::Source::ToolSet(_)) | None => Vec::new(),
+        });
+    }
+    resolved
+}
+
+pub(super) fn check(
+    checker: &mut Checker<'_>,
+    name: &ResourceName,
+    labels: &BTreeMap<String, String>,
+    gateway: &pb::Gateway,
+) -> Gateway {
+    let resolved = resolve(checker.set(), gateway);
+    let mut members = Vec::new();
+    let (mut names, mut targets) = (BTreeSet::new(), BTreeMap::new());
+    for (i, (member, backends)) in gateway.members.iter().zip(resolved).enumerate() {
+        let path = format!("spec.members[{i}]");
+        check_source(checker, &path, member, &mut names);
+        let include = checker.globs_or_all(&format!("{path}.include"), &member.include);
+        let exclude = checker.globs(&format!("{path}.exclude"), &member.exclude);
+        check_rename(checker, &path, i, member, &mut targets);
+        let template = match member.tool_name.as_str() {
+            "" => gateway.tool_name.as_str(),
+            own => {
+                check_template(checker, &format!("{path}.toolName"), own, &gateway.namespace);
+                own
+            }
+        };
+        for backend in backends {
+            let Ok(template) =
+                NameTemplate::parse(or_default(template), &gateway.namespace, backend.as_str())
+            else {
+                continue; // Reported where it is written.
+            };
+            let (include, exclude, rename) = (include.clone(), exclude.clone(), member.rename.clone());
+            members.push(Member { backend, include, exclude, rename, template });
+        }
+    }
+    check_template(checker, "spec.toolName", &gateway.tool_name, &gateway.namespace);
+    if !gateway.namespace.is_empty() && !is_namespace(&gateway.namespace) {
+        let message =
+            format!("{} is not a namespace: 1 to 63 of A-Z, a-z, 0-9 and '_.-'", quoted(&gateway.namespace));
+        checker.problem("spec.namespace", message);
+    }
+    let nodes = checker.selector("spec.nodes", gateway.nodes.as_ref());
+    let page_size =
+        checker.count("spec.pageSize", gateway.page_size.into(), 1..=PAGE_SIZE_MAX, PAGE_SIZE_DEFAULT);
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    Gateway {
+        name: name.clone(),
+        labels: labels.clone(),
+        members,
+        nodes,
+        title: some(&gateway.title),
+        instructions: some(&gateway.instructions),
+        page_size,
+    }
+}
+
+fn check_source<'a>(
+    checker: &mut Checker<'_>,
+    path: &str,
+    member: &'a pb::Member,
+    names: &mut BTreeSet<&'a str>,
+) {
+    match &member.source {
+        Some(pb::member::Source::Backend(name)) => {
+            let path = format!("{path}.backend");
+            checker.reference(&path, Kind::Backend, name);
+            if !names.insert(name) {
+                let hint = "take more of it with `include` of the first";
+                checker.problem_with_hint(
+                    &path,
+                    format!("backend {} is already a member", quoted(name)),
+                    hint,
+                );
+            }
+        }
+        Some(pb::member::Source::Backends(selector)) => {
+            checker.labels(&format!("{path}.backends.matchLabels"), &selector.match_labels);
+        }
+        Some(pb::member::Source::ToolSet(name)) => {
+            let path = format!("{path}.toolSet");
+            checker.reference(&path, Kind::ToolSet, name);
+            checker.problem_with_hint(
+                &path,
+                "no node of this version runs tool sets",
+                "remove the member; the tool set itself can stay",
+            );
+        }
+        None => {
+            let hint = "add `backend: name`, or `backends: {matchLabels: {...}}`";
+            checker.problem_with_hint(path, "nothing says what the member is", hint);
+        }
+    }
+}
+
+/// `targets` has the names given so far, with the place of each.
+fn check_rename<'a>(
+    checker: &mut Checker<'_>,
+    path: &str,
+    index: usize,
+    member: &'a pb::Member,
+    targets: &mut BTreeMap<&'a str, usize>,
+) {
+    for (from, to) in &member.rename {
+        let path = key_path(&format!("{path}.rename"), from);
+        if from.is_empty() {
+            checker.problem(&path, "the name of the tool to rename is missing");
+        }
+        if !is_tool_name(to) {
+            let message =
+                format!("{} is not the name of a tool: 1 to 128 of A-Z, a-z, 0-9 and '_.-'", quoted(to));
+            checker.problem(&path, message);
+        } else if let Some(first) = targets.insert(to, index) {
+            checker.problem(&path, format!("{to:?} is already a new name in spec.members[{first}]"));
+        }
+    }
+}
+
+fn check_template(checker: &mut Checker<'_>, path: &str, template: &str, namespace: &str) {
+    if let Err(error) = NameTemplate::parse(or_default(template), namespace, "backend") {
+        checker.problem_with_hint(path, error.to_string(), error.hint());
+    }
+}
+
+fn or_default(template: &str) -> &str {
+    if template.is_empty() { NameTemplate::DEFAULT } else { template }
 }

@@ -56,7 +56,9 @@ impl Kind {
 
     /// From either form, in any case.
     pub fn parse(text: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|k| text.eq_ignore_ascii_case(k.slug()) || text.eq_ignore_ascii_case(k.yaml()))
+        Kind::ALL
+            .into_iter()
+            .find(|k| text.eq_ignore_ascii_case(k.slug()) || text.eq_ignore_ascii_case(k.yaml()))
     }
 
     /// The kind of a resource; none if it says nothing.

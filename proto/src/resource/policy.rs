@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use globset::GlobSet;
 
-use super::ResourceName;
+use super::{ResourceName, check::Checker};
+use crate::pb::resource as pb;
+
+const LIMIT_MIN: Duration = Duration::from_millis(1);
+const LIMIT_MAX: Duration = Duration::from_secs(300);
 
 /// A rule on calls, and which calls it is for.
 #[derive(Clone, Debug)]
@@ -24,4 +28,28 @@ pub struct Policy {
 pub enum Rule {
     /// The longest a call may take.
     Timeout(Duration),
+}
+
+pub(super) fn check(checker: &mut Checker<'_>, name: &ResourceName, policy: &pb::Policy) -> Option<Policy> {
+    let gateways = checker.selector("spec.gateways", policy.gateways.as_ref());
+    let backends = checker.selector("spec.backends", policy.backends.as_ref());
+    let tools = checker.globs_or_all("spec.tools", &policy.tools);
+    let limit = match &policy.rule {
+        Some(pb::policy::Rule::Timeout(pb::TimeoutRule { limit: Some(limit) })) => {
+            checker.duration("spec.timeout.limit", Some(limit), LIMIT_MIN..=LIMIT_MAX, LIMIT_MAX)
+        }
+        Some(pb::policy::Rule::Timeout(pb::TimeoutRule { limit: None })) => {
+            checker.problem_with_hint(
+                "spec.timeout.limit",
+                "the limit is missing",
+                "for example `limit: 10s`",
+            );
+            return None;
+        }
+        None => {
+            checker.problem_with_hint("spec", "the policy has no rule", "add `timeout: {limit: 10s}`");
+            return None;
+        }
+    };
+    Some(Policy { name: name.clone(), gateways, backends, tools, rule: Rule::Timeout(limit) })
 }

@@ -1,31 +1,26 @@
 //! A set of resources, and what it compiles to.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use super::{Backend, Gateway, Key, Kind, Policy, ResourceName, SecretSource};
-use crate::pb::resource as pb;
+use prost::Message;
+
+use super::{
+    Backend, Gateway, Key, Kind, Policy, Problem, ResourceName, SecretSource, backend,
+    check::{Checker, matches},
+    gateway, policy, principal, route, secret, tool_set,
+};
+use crate::pb::resource::{self as pb, resource::Spec};
+
+/// Of one resource, encoded.
+const RESOURCE_BYTES_MAX: usize = 1 << 20;
 
 /// Resources as they were written, by kind and name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ResourceSet {
     resources: BTreeMap<Key, Arc<pb::Resource>>,
-}
-
-/// One thing that is wrong with a set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The resource; its name may not be a proper one.
-    pub kind: Option<Kind>,
-    pub name: String,
-    /// The field, by its name in YAML: `spec.members[1].backend`.
-    pub path: String,
-    /// What is wrong, lower case, without a period.
-    pub message: String,
-    /// What to try.
-    pub hint: Option<String>,
 }
 
 /// A set in which everything is right: what a node serves from.
@@ -39,6 +34,31 @@ pub struct Compiled {
 }
 
 impl ResourceSet {
+    /// Makes a set of resources that may not even have a kind or a name.
+    ///
+    /// What cannot be put in is a problem, and so is a second one with the same
+    /// key; [`Self::compile`] finds everything else.
+    pub fn gather(resources: impl IntoIterator<Item = pb::Resource>) -> (ResourceSet, Vec<Problem>) {
+        let (mut set, mut problems) = (ResourceSet::default(), Vec::new());
+        for resource in resources {
+            match Key::of(&resource) {
+                Some(key) if set.resources.contains_key(&key) => {
+                    let message = format!("there are two resources {key}");
+                    problems.push(Problem {
+                        kind: Some(key.kind),
+                        name: key.name.as_str().to_owned(),
+                        path: "metadata.name".into(),
+                        message,
+                        hint: Some("give one of them another name".into()),
+                    });
+                }
+                Some(key) => _ = set.insert(key, Arc::new(resource)),
+                None => problems.extend(check_identity(&resource)),
+            }
+        }
+        (set, problems)
+    }
+
     /// Puts a resource in, in the place of one with the same key, which it returns.
     pub fn insert(&mut self, key: Key, resource: Arc<pb::Resource>) -> Option<Arc<pb::Resource>> {
         self.resources.insert(key, resource)
@@ -57,6 +77,12 @@ impl ResourceSet {
         self.resources.iter()
     }
 
+    /// Those of one kind, in the order of names.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Arc<pb::Resource>)> {
+        let first: ResourceName = "0".parse().expect("the least of all names is a name");
+        self.resources.range(Key::new(kind, first)..).take_while(move |(key, _)| key.kind == kind)
+    }
+
     pub fn len(&self) -> usize {
         self.resources.len()
     }
@@ -71,12 +97,129 @@ impl ResourceSet {
     /// Every problem that was found, not only the first, in the order of kind
     /// and name.
     pub fn compile(&self) -> Result<Compiled, Vec<Problem>> {
-        Ok(Compiled::default())
+        let mut checker = Checker::new(self);
+        let mut compiled = Compiled::default();
+        let mut api_keys = BTreeMap::new();
+        for (key, resource) in &self.resources {
+            let name = &key.name;
+            checker.enter(Some(key.kind), name.as_str());
+            let bytes = resource.encoded_len();
+            if bytes > RESOURCE_BYTES_MAX {
+                checker.problem(
+                    "spec",
+                    format!("the resource is {bytes} bytes, at most {RESOURCE_BYTES_MAX} are kept"),
+                );
+                continue;
+            }
+            if Key::of(resource).as_ref() != Some(key) {
+                checker
+                    .problem("metadata.name", format!("the resource is kept as {key}, but says otherwise"));
+                continue;
+            }
+            let (Some(metadata), Some(spec)) = (&resource.metadata, &resource.spec) else {
+                continue; // It would not have had that key.
+            };
+            checker.metadata(metadata);
+            match spec {
+                Spec::Gateway(wire) => {
+                    let gateway = gateway::check(&mut checker, name, &metadata.labels, wire);
+                    compiled.gateways.insert(name.clone(), Arc::new(gateway));
+                }
+                Spec::Backend(wire) => {
+                    let backend = backend::check(&mut checker, name, &metadata.labels, wire);
+                    compiled.backends.extend(backend.map(|b| (name.clone(), Arc::new(b))));
+                }
+                Spec::ToolSet(wire) => tool_set::check(&mut checker, wire),
+                Spec::Route(wire) => route::check(&mut checker, wire),
+                Spec::Policy(wire) => {
+                    let policy = policy::check(&mut checker, name, wire);
+                    compiled.policies.extend(policy.map(Arc::new));
+                }
+                Spec::Secret(wire) => {
+                    let source = secret::check(&mut checker, wire);
+                    compiled.secrets.extend(source.map(|s| (name.clone(), s)));
+                }
+                Spec::Principal(wire) => principal::check(&mut checker, name.as_str(), wire, &mut api_keys),
+            }
+        }
+        let problems = checker.into_problems();
+        if problems.is_empty() { Ok(compiled) } else { Err(problems) }
     }
 
     /// The part that a node with these labels serves, closed under references:
     /// its gateways, their backends, and the secrets and policies of those.
-    pub fn subset_for(&self, _labels: &BTreeMap<String, String>) -> ResourceSet {
-        self.clone()
+    ///
+    /// A part of a set that compiles also compiles, and to the same gateways:
+    /// a selector finds in it all that it finds in the whole.
+    pub fn subset_for(&self, labels: &BTreeMap<String, String>) -> ResourceSet {
+        let mut keep = BTreeSet::new();
+        for (key, resource) in self.of_kind(Kind::Gateway) {
+            let Some(Spec::Gateway(gateway)) = &resource.spec else { continue };
+            if gateway.nodes.as_ref().is_none_or(|nodes| matches(&nodes.match_labels, labels)) {
+                keep.insert(key.clone());
+                let backends = gateway::resolve(self, gateway).into_iter().flatten();
+                keep.extend(backends.map(|name| Key::new(Kind::Backend, name)));
+            }
+        }
+        let secrets: Vec<Key> = keep
+            .iter()
+            .filter_map(|key| match &self.get(key)?.spec {
+                Some(Spec::Backend(backend)) => Some(backend),
+                _ => None,
+            })
+            .flat_map(secrets_of)
+            .filter_map(|name| Some(Key::new(Kind::Secret, name.parse().ok()?)))
+            .collect();
+        keep.extend(secrets);
+        let policies: Vec<Key> = self
+            .of_kind(Kind::Policy)
+            .filter(|(_, resource)| match &resource.spec {
+                Some(Spec::Policy(policy)) => {
+                    self.any_matches(&keep, Kind::Gateway, policy.gateways.as_ref())
+                        && self.any_matches(&keep, Kind::Backend, policy.backends.as_ref())
+                }
+                _ => false,
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        keep.extend(policies);
+        let kept = keep.into_iter().filter_map(|key| Some((key.clone(), Arc::clone(self.get(&key)?))));
+        ResourceSet { resources: kept.collect() }
     }
+
+    fn any_matches(&self, keys: &BTreeSet<Key>, kind: Kind, selector: Option<&pb::LabelSelector>) -> bool {
+        keys.iter().filter(|key| key.kind == kind).any(|key| {
+            let labels = self.get(key).and_then(|r| r.metadata.as_ref()).map(|m| &m.labels);
+            labels.is_some_and(|labels| selector.is_none_or(|s| matches(&s.match_labels, labels)))
+        })
+    }
+}
+
+/// Why a resource has no key.
+fn check_identity(resource: &pb::Resource) -> Vec<Problem> {
+    let nothing = ResourceSet::default();
+    let mut checker = Checker::new(&nothing);
+    let metadata = resource.metadata.clone().unwrap_or_default();
+    checker.enter(Kind::of(resource), &metadata.name);
+    checker.metadata(&metadata);
+    if resource.spec.is_none() {
+        checker.problem_with_hint("spec", "the resource says nothing", "its kind and its `spec` are missing");
+    }
+    checker.into_problems()
+}
+
+fn secrets_of(backend: &pb::Backend) -> Vec<&str> {
+    let values: Vec<Option<&pb::Value>> = match &backend.transport {
+        Some(pb::backend::Transport::Http(http)) => http.headers.iter().map(|h| h.value.as_ref()).collect(),
+        Some(pb::backend::Transport::Stdio(stdio)) => stdio.env.iter().map(|e| e.value.as_ref()).collect(),
+        None => Vec::new(),
+    };
+    values
+        .into_iter()
+        .flatten()
+        .filter_map(|value| match &value.source {
+            Some(pb::value::Source::Secret(name)) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect()
 }
