@@ -1,0 +1,152 @@
+//! The HTTP headers of MCP: their names, the encoding of their values, and the
+//! comparison of what they say with the body (2026-07-28, Transports,
+//! "Standard Request Headers").
+//!
+//! Policy always goes by the body; the headers are only ever checked against
+//! it, so a mismatch cannot route one thing and run another.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::mcp::error::RpcError;
+use crate::mcp::method::Method;
+use crate::mcp::params::Params;
+
+pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+pub const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// What the names of the headers start with that repeat tool arguments.
+pub const PARAM_PREFIX: &str = "mcp-param-";
+
+/// What a request to a backend accepts; real servers refuse less.
+pub const ACCEPT_BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+
+const OPEN: &str = "=?base64?";
+const CLOSE: &str = "?=";
+
+/// A value that looks encoded and is not, or a header that is no text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the header value is malformed")]
+pub struct Malformed;
+
+/// A text as a header value: itself if it is visible ASCII (spaces inside) and
+/// does not look encoded, otherwise in base64 between markers.
+pub fn encode(text: &str) -> Cow<'_, str> {
+    let visible = text.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
+    let trimmed = !text.starts_with(' ') && !text.ends_with(' ');
+    if visible && trimmed && !looks_encoded(text) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{OPEN}{}{CLOSE}", STANDARD.encode(text)))
+}
+
+/// The text of a header value.
+pub fn decode(value: &str) -> Result<Cow<'_, str>, Malformed> {
+    let value = value.trim_matches([' ', '\t']);
+    if !looks_encoded(value) {
+        return Ok(Cow::Borrowed(value));
+    }
+    let inner = &value[OPEN.len()..value.len() - CLOSE.len()];
+    let bytes = STANDARD.decode(inner).map_err(|_| Malformed)?;
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Malformed)
+}
+
+fn looks_encoded(value: &str) -> bool {
+    value.len() >= OPEN.len() + CLOSE.len() && value.starts_with(OPEN) && value.ends_with(CLOSE)
+}
+
+/// A text as the value of a header of ours. Always possible, because what a
+/// header cannot carry is encoded.
+pub fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(&encode(text)).expect("encoded text is visible ASCII")
+}
+
+/// The one value of a header, decoded; `None` if it is absent.
+pub fn get<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Cow<'a, str>>, Malformed> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Malformed);
+    }
+    decode(value.to_str().map_err(|_| Malformed)?).map(Some)
+}
+
+/// Whether the headers of a modern request say what its body says: version,
+/// method, and name. Each must be there exactly once.
+pub fn check(headers: &HeaderMap, version: &str, method: &Method, params: &Params) -> Result<(), RpcError> {
+    expect(headers, &PROTOCOL_VERSION, "MCP-Protocol-Version", version)?;
+    expect(headers, &METHOD, "Mcp-Method", method.as_str())?;
+    if let Some(key) = method.name_param() {
+        match params.text(key) {
+            Some(name) => expect(headers, &NAME, "Mcp-Name", &name)?,
+            None if headers.contains_key(NAME) => {
+                return Err(RpcError::header_mismatch(format!("Mcp-Name is set, but params.{} is not", key.as_str())));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn expect(headers: &HeaderMap, name: &HeaderName, shown: &str, body: &str) -> Result<(), RpcError> {
+    match get(headers, name) {
+        Ok(Some(value)) if value == body => Ok(()),
+        Ok(Some(_)) => Err(RpcError::header_mismatch(format!("{shown} differs from the body"))),
+        Ok(None) => Err(RpcError::header_mismatch(format!("{shown} is missing"))),
+        Err(Malformed) => Err(RpcError::header_mismatch(format!("{shown} is malformed"))),
+    }
+}
+
+/// The headers that a modern request to a backend needs.
+pub fn write(headers: &mut HeaderMap, version: &str, method: &Method, name: Option<&str>) {
+    headers.insert(PROTOCOL_VERSION, value(version));
+    headers.insert(METHOD, value(method.as_str()));
+    match name {
+        Some(name) => _ = headers.insert(NAME, value(name)),
+        None => _ = headers.remove(NAME),
+    }
+}
+
+/// What the answer to a request may be, by its `Accept`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepts {
+    pub json: bool,
+    pub sse: bool,
+}
+
+/// Reads `Accept` leniently: `*/*` and an absent header accept both, parameters
+/// (also `q=0`) are ignored.
+pub fn accepts(headers: &HeaderMap) -> Accepts {
+    let mut accepts = Accepts { json: false, sse: false };
+    let mut any = false;
+    for value in headers.get_all(http::header::ACCEPT) {
+        any = true;
+        for range in value.as_bytes().split(|byte| *byte == b',') {
+            let range = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+            let is = |names: &[&str]| names.iter().any(|name| range.eq_ignore_ascii_case(name.as_bytes()));
+            accepts.json |= is(&["application/json", "application/*", "*/*"]);
+            accepts.sse |= is(&["text/event-stream", "text/*", "*/*"]);
+        }
+    }
+    if any { accepts } else { Accepts { json: true, sse: true } }
+}
+
+/// Whether a `Content-Type` is JSON, whatever its parameters.
+pub fn is_json(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/json"))
+}
+
+/// Whether a `Content-Type` is an event stream.
+pub fn is_sse(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(http::header::CONTENT_TYPE)?.as_bytes();
+    value.split(|byte| *byte == b';').next().map(<[u8]>::trim_ascii)
+}

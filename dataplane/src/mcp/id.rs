@@ -1,0 +1,154 @@
+//! JSON-RPC ids, kept as the bytes their owner wrote.
+//!
+//! `1`, `"1"` and `1.0` are three ids here, and 2^53+1 keeps its last digit: a
+//! client finds its call again only if the id comes back as it was sent. An id
+//! does not hold on to the message it came in.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::mcp::text;
+
+/// The longest id a peer may use for its own requests, quotes included.
+pub const ID_BYTES_MAX: usize = 256;
+/// The longest id in a response: ids the node made carry a sealed route.
+pub const RESPONSE_ID_BYTES_MAX: usize = 1024;
+
+/// Long enough for a quoted UUID, so that ids in use cost no allocation.
+const INLINE: usize = 38;
+
+/// An id (or a progress token, which has the same form) as raw JSON.
+#[derive(Clone)]
+pub struct RawId(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Inline { len: u8, bytes: [u8; INLINE] },
+    Shared(Arc<[u8]>),
+}
+
+impl RawId {
+    /// Takes raw JSON: an integer (`1`, `-1`, `1.0`; no exponent) or a string,
+    /// already scanned. `None` for anything else.
+    pub fn from_json(raw: &[u8]) -> Option<Self> {
+        let legal = match raw.first()? {
+            b'"' => text::decode(raw).is_some(),
+            b'-' | b'0'..=b'9' => is_integer(raw),
+            _ => false,
+        };
+        legal.then(|| Self::from_raw(raw))
+    }
+
+    /// An id of our own.
+    pub fn number(number: u64) -> Self {
+        Self::from_raw(number.to_string().as_bytes())
+    }
+
+    /// An id of our own.
+    pub fn text(id: &str) -> Self {
+        Self::from_raw(&text::encode(id))
+    }
+
+    fn from_raw(raw: &[u8]) -> Self {
+        if raw.len() > INLINE {
+            return Self(Repr::Shared(raw.into()));
+        }
+        let mut bytes = [0; INLINE];
+        bytes[..raw.len()].copy_from_slice(raw);
+        Self(Repr::Inline { len: raw.len() as u8, bytes })
+    }
+
+    /// The raw JSON.
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The number, if this is one that [`IdCounter`] could have made.
+    pub fn as_u64(&self) -> Option<u64> {
+        let raw = self.as_bytes();
+        if !raw.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        std::str::from_utf8(raw).ok()?.parse().ok()
+    }
+
+    /// The text, if this is a string.
+    pub fn as_text(&self) -> Option<std::borrow::Cow<'_, str>> {
+        text::decode(self.as_bytes())
+    }
+
+    /// Whether a peer that reads and writes ids in its own way may have meant
+    /// the same one: `"\u0061"` is `"a"`, `1.0` is `1`; `"1"` is never `1`.
+    pub fn same_value(&self, other: &Self) -> bool {
+        let (a, b) = (self.as_bytes(), other.as_bytes());
+        a == b
+            || match (self.as_text(), other.as_text()) {
+                (Some(a), Some(b)) => a == b,
+                (None, None) => integer_part(a) == integer_part(b),
+                _ => false,
+            }
+    }
+}
+
+fn integer_part(raw: &[u8]) -> &[u8] {
+    let end = memchr::memchr(b'.', raw).unwrap_or(raw.len());
+    match &raw[..end] {
+        b"-0" => b"0",
+        part => part,
+    }
+}
+
+fn is_integer(raw: &[u8]) -> bool {
+    let mut parts = raw.strip_prefix(b"-").unwrap_or(raw).splitn(2, |byte| *byte == b'.');
+    let digits = parts.next().is_some_and(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit));
+    digits && parts.next().is_none_or(|part| !part.is_empty() && part.iter().all(|byte| *byte == b'0'))
+}
+
+impl PartialEq for RawId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for RawId {}
+
+impl Hash for RawId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+/// As raw JSON.
+impl fmt::Display for RawId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
+    }
+}
+
+impl fmt::Debug for RawId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawId({self})")
+    }
+}
+
+/// Ids for one pipe or socket that the node shares between calls: never used
+/// twice, and never 0, which many servers use for their own first request.
+#[derive(Debug)]
+pub struct IdCounter(AtomicU64);
+
+impl Default for IdCounter {
+    fn default() -> Self {
+        Self(AtomicU64::new(1))
+    }
+}
+
+impl IdCounter {
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,112 @@
+//! Messages on a pipe: one per line.
+//!
+//! What is on the line is none of this file's business: garbage is a line like
+//! any other. A line that is too long is dropped up to its end and reported
+//! once, and the next one is read as if nothing had happened.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// What was on the pipe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Without its line end; never empty.
+    Whole(Bytes),
+    /// A line that was dropped.
+    TooLong { bytes: usize },
+}
+
+/// Bytes to lines.
+#[derive(Debug)]
+pub struct Framer {
+    line_bytes_max: usize,
+    chunk: Bytes,
+    partial: BytesMut,
+    /// Bytes of the line that is being dropped; 0 if none is.
+    dropped: usize,
+}
+
+impl Framer {
+    pub fn new(line_bytes_max: usize) -> Self {
+        Self { line_bytes_max, chunk: Bytes::new(), partial: BytesMut::new(), dropped: 0 }
+    }
+
+    /// Takes what a read brought. Lines are fetched with
+    /// [`next_line`](Self::next_line), until there is none, before the next
+    /// chunk comes.
+    pub fn push(&mut self, chunk: Bytes) {
+        if self.chunk.is_empty() {
+            self.chunk = chunk;
+        } else {
+            let mut joined = BytesMut::with_capacity(self.chunk.len() + chunk.len());
+            joined.extend_from_slice(&self.chunk);
+            joined.extend_from_slice(&chunk);
+            self.chunk = joined.freeze();
+        }
+    }
+
+    /// The next complete line; `None` if more bytes are needed.
+    pub fn next_line(&mut self) -> Option<Line> {
+        loop {
+            let Some(end) = memchr::memchr(b'\n', &self.chunk) else {
+                self.keep_partial();
+                return None;
+            };
+            let rest = self.chunk.split_to(end);
+            self.chunk.advance(1);
+            let bytes = self.dropped + self.partial.len() + rest.len();
+            // The line end may be CR LF; the CR does not count.
+            if self.dropped > 0 || bytes > self.line_bytes_max + usize::from(rest.ends_with(b"\r")) {
+                self.dropped = 0;
+                self.partial.clear();
+                return Some(Line::TooLong { bytes });
+            }
+            let mut line = if self.partial.is_empty() {
+                rest
+            } else {
+                self.partial.extend_from_slice(&rest);
+                self.partial.split().freeze()
+            };
+            if line.ends_with(b"\r") {
+                line.truncate(line.len() - 1);
+            }
+            if !line.is_empty() {
+                return Some(Line::Whole(line));
+            }
+        }
+    }
+
+    /// What is left when the pipe ends without a line end.
+    pub fn finish(mut self) -> Option<Line> {
+        self.push(Bytes::from_static(b"\n"));
+        self.next_line()
+    }
+
+    fn keep_partial(&mut self) {
+        let rest = std::mem::take(&mut self.chunk);
+        if self.dropped > 0 {
+            self.dropped += rest.len();
+            return;
+        }
+        self.partial.extend_from_slice(&rest);
+        // One more than allowed may still be the CR of a line end.
+        if self.partial.len() > self.line_bytes_max + 1 {
+            self.dropped = self.partial.len();
+            // Gives the memory back.
+            self.partial = BytesMut::new();
+        }
+    }
+}
+
+/// A message as a line. Pretty JSON has line ends between tokens, where a
+/// space means the same; inside strings they are always escaped.
+pub fn encode(message: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.reserve(message.len() + 1);
+    out.extend_from_slice(message);
+    let mut at = start;
+    while let Some(found) = memchr::memchr2(b'\r', b'\n', &out[at..]) {
+        out[at + found] = b' ';
+        at += found + 1;
+    }
+    out.push(b'\n');
+}

@@ -1,0 +1,338 @@
+//! What a request says about itself (`_meta`, `initialize`), and what a server
+//! says about itself in return.
+//!
+//! `clientInfo` and `serverInfo` are for display: nothing here or behind it
+//! routes or authorizes on them.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::mcp::error::RpcError;
+use crate::mcp::id::{ID_BYTES_MAX, RawId};
+use crate::mcp::params::{Key, Params};
+use crate::mcp::scan::{Limits, ParseError, Reason, Scanner, Span};
+use crate::mcp::splice::{Object, Raw};
+use crate::mcp::text;
+use crate::mcp::version::{self, Era, ProtocolVersion};
+
+/// The keys of `_meta`.
+pub mod key {
+    pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+    pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+    pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+    pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+    pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+    pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+    pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
+    pub const PROGRESS_TOKEN: &str = "progressToken";
+    pub const TRACEPARENT: &str = "traceparent";
+    pub const TRACESTATE: &str = "tracestate";
+    pub const BAGGAGE: &str = "baggage";
+
+    /// What only modern requests carry.
+    pub const MODERN: [&str; 4] = [PROTOCOL_VERSION, CLIENT_INFO, CLIENT_CAPABILITIES, LOG_LEVEL];
+}
+
+const KEYS: [&str; 8] = [
+    key::PROTOCOL_VERSION,
+    key::CLIENT_INFO,
+    key::CLIENT_CAPABILITIES,
+    key::LOG_LEVEL,
+    key::PROGRESS_TOKEN,
+    key::TRACEPARENT,
+    key::TRACESTATE,
+    key::SUBSCRIPTION_ID,
+];
+
+/// `_meta` of a request or notification: where the known members are.
+#[derive(Clone, Debug, Default)]
+pub struct Meta {
+    raw: Bytes,
+    spans: [Option<Span>; KEYS.len()],
+}
+
+impl Meta {
+    /// Reads `_meta` of params; empty if there is none.
+    pub fn of(params: &Params) -> Result<Self, RpcError> {
+        let Some(raw) = params.meta() else { return Ok(Self::default()) };
+        Self::scan(raw).map_err(|error| RpcError::invalid_params(format!("_meta: {error}")))
+    }
+
+    fn scan(raw: Bytes) -> Result<Self, ParseError> {
+        let mut meta = Self::default();
+        let mut scanner = Scanner::new(&raw, Limits::BACKEND)?;
+        if scanner.peek()? != b'{' {
+            return Err(scanner.error(Reason::NotAnObject));
+        }
+        let mut more = scanner.open_object()?;
+        while more {
+            let quoted = scanner.key()?;
+            let value = scanner.value()?;
+            let name = text::decode(&raw[quoted.span.range()]);
+            let at = KEYS.iter().position(|known| name.as_deref() == Some(*known));
+            if let Some(at) = at
+                && meta.spans[at].replace(value).is_some()
+            {
+                return Err(scanner.error(Reason::DuplicateKey));
+            }
+            more = scanner.next_member()?;
+        }
+        meta.raw = raw;
+        Ok(meta)
+    }
+
+    /// A member as raw JSON; only the keys that are listed in this file.
+    pub fn get(&self, key: &str) -> Option<Bytes> {
+        let at = KEYS.iter().position(|known| *known == key)?;
+        Some(self.raw.slice(self.spans[at]?.range()))
+    }
+
+    fn text(&self, key: &str) -> Option<Cow<'_, str>> {
+        let at = KEYS.iter().position(|known| *known == key)?;
+        text::decode(&self.raw[self.spans[at]?.range()])
+    }
+
+    /// The revision as the client wrote it, whether or not we know it. That it
+    /// is there makes a request modern.
+    pub fn protocol_version(&self) -> Option<Cow<'_, str>> {
+        self.text(key::PROTOCOL_VERSION)
+    }
+
+    /// Whether the request claims to be modern (even if wrongly so).
+    pub fn is_modern(&self) -> bool {
+        self.get(key::PROTOCOL_VERSION).is_some()
+    }
+
+    pub fn client_info(&self) -> Option<Bytes> {
+        self.get(key::CLIENT_INFO)
+    }
+
+    pub fn client_capabilities(&self) -> Option<Bytes> {
+        self.get(key::CLIENT_CAPABILITIES)
+    }
+
+    pub fn log_level(&self) -> Option<LogLevel> {
+        LogLevel::parse(&self.text(key::LOG_LEVEL)?)
+    }
+
+    /// Under which token the client wants to hear of progress.
+    pub fn progress_token(&self) -> Option<RawId> {
+        RawId::from_json(&self.get(key::PROGRESS_TOKEN)?)
+    }
+
+    /// W3C trace context, as the client wrote it.
+    pub fn traceparent(&self) -> Option<Cow<'_, str>> {
+        self.text(key::TRACEPARENT)
+    }
+
+    pub fn tracestate(&self) -> Option<Cow<'_, str>> {
+        self.text(key::TRACESTATE)
+    }
+
+    /// Which `subscriptions/listen` a notification belongs to.
+    pub fn subscription_id(&self) -> Option<RawId> {
+        RawId::from_json(&self.get(key::SUBSCRIPTION_ID)?)
+    }
+
+    /// What a modern request must say, or the error that it gets.
+    pub fn modern(&self) -> Result<Modern, RpcError> {
+        let missing = |key: &str| RpcError::invalid_params(format!("params._meta[{key:?}] is required"));
+        let requested = self.protocol_version().ok_or_else(|| missing(key::PROTOCOL_VERSION))?;
+        let version = ProtocolVersion::parse(&requested)
+            .filter(|version| version.era() == Era::Modern)
+            .ok_or_else(|| RpcError::unsupported_version(&requested))?;
+        let capabilities = self
+            .client_capabilities()
+            .filter(|raw| raw.starts_with(b"{"))
+            .ok_or_else(|| missing(key::CLIENT_CAPABILITIES))?;
+        if let Some(token) = self.get(key::PROGRESS_TOKEN)
+            && (token.len() > ID_BYTES_MAX || RawId::from_json(&token).is_none())
+        {
+            return Err(RpcError::invalid_params("progressToken must be a short string or an integer"));
+        }
+        if self.get(key::LOG_LEVEL).is_some() && self.log_level().is_none() {
+            return Err(RpcError::invalid_params("unknown log level"));
+        }
+        let client_info = self.client_info().filter(|raw| raw.starts_with(b"{"));
+        Ok(Modern { version, capabilities, client_info })
+    }
+}
+
+/// What every modern request says.
+#[derive(Clone, Debug)]
+pub struct Modern {
+    pub version: ProtocolVersion,
+    /// A raw `ClientCapabilities` object.
+    pub capabilities: Bytes,
+    /// A raw `Implementation` object.
+    pub client_info: Option<Bytes>,
+}
+
+/// How serious a log message is, least first (RFC 5424).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Notice,
+    Warning,
+    Error,
+    Critical,
+    Alert,
+    Emergency,
+}
+
+impl LogLevel {
+    const ALL: [Self; 8] = [
+        Self::Debug,
+        Self::Info,
+        Self::Notice,
+        Self::Warning,
+        Self::Error,
+        Self::Critical,
+        Self::Alert,
+        Self::Emergency,
+    ];
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == text)
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Notice => "notice",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+            Self::Alert => "alert",
+            Self::Emergency => "emergency",
+        }
+    }
+}
+
+/// What `initialize` says.
+#[derive(Clone, Debug)]
+pub struct Initialize {
+    /// As the client wrote it.
+    pub requested: String,
+    /// What we answer.
+    pub version: ProtocolVersion,
+    /// A raw `ClientCapabilities` object.
+    pub capabilities: Bytes,
+    /// A raw `Implementation` object.
+    pub client_info: Bytes,
+}
+
+impl Initialize {
+    pub fn read(params: &Params) -> Result<Self, RpcError> {
+        let object = |key: Key| {
+            params
+                .get(key)
+                .filter(|raw| raw.starts_with(b"{"))
+                .ok_or_else(|| RpcError::invalid_params(format!("{} must be an object", key.as_str())))
+        };
+        let requested = params
+            .text(Key::ProtocolVersion)
+            .ok_or_else(|| RpcError::invalid_params("protocolVersion must be a string"))?
+            .into_owned();
+        Ok(Self {
+            version: version::negotiate(&requested),
+            requested,
+            capabilities: object(Key::Capabilities)?,
+            client_info: object(Key::ClientInfo)?,
+        })
+    }
+}
+
+/// What we say of ourselves.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSaying<'a> {
+    /// A raw `ServerCapabilities` object.
+    pub capabilities: &'a [u8],
+    /// A raw `Implementation` object.
+    pub server_info: &'a [u8],
+    pub instructions: Option<&'a str>,
+}
+
+/// Who may keep a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheScope {
+    Public,
+    Private,
+}
+
+impl CacheScope {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+        }
+    }
+}
+
+/// The result of `initialize`.
+pub fn initialize_result(version: ProtocolVersion, server: ServerSaying<'_>) -> Bytes {
+    let result = Object::default()
+        .set_text("protocolVersion", version.as_str())
+        .set("capabilities", server.capabilities)
+        .set("serverInfo", server.server_info);
+    with_instructions(result, server).finish()
+}
+
+/// The result of `server/discover`.
+pub fn discover_result(
+    supported: &[ProtocolVersion],
+    server: ServerSaying<'_>,
+    ttl_ms: u64,
+    scope: CacheScope,
+) -> Bytes {
+    let mut versions = vec![b'['];
+    for (at, version) in supported.iter().enumerate() {
+        if at > 0 {
+            versions.push(b',');
+        }
+        text::write(version.as_str(), &mut versions);
+    }
+    versions.push(b']');
+    let result = Object::default()
+        .set_text("resultType", "complete")
+        .set("supportedVersions", &versions[..])
+        .set("capabilities", server.capabilities);
+    with_instructions(result, server)
+        .set("ttlMs", ttl_ms.to_string().as_bytes())
+        .set_text("cacheScope", scope.as_str())
+        .set("_meta", &server_meta(server.server_info))
+        .finish()
+}
+
+/// `_meta` of a modern result.
+pub fn server_meta(server_info: &[u8]) -> Bytes {
+    Object::default().set(key::SERVER_INFO, server_info).finish()
+}
+
+/// `params` of an `initialize` that we send to a backend.
+pub fn initialize_params(version: ProtocolVersion, capabilities: &(impl Raw + ?Sized), client_info: &[u8]) -> Bytes {
+    Object::default()
+        .set_text("protocolVersion", version.as_str())
+        .set("capabilities", capabilities)
+        .set("clientInfo", client_info)
+        .finish()
+}
+
+/// `_meta` of a modern request that we send to a backend on our own account.
+pub fn request_meta(version: ProtocolVersion, capabilities: &(impl Raw + ?Sized), client_info: &[u8]) -> Bytes {
+    Object::default()
+        .set(key::PROTOCOL_VERSION, &text::encode(version.as_str())[..])
+        .set(key::CLIENT_CAPABILITIES, capabilities)
+        .set(key::CLIENT_INFO, client_info)
+        .finish()
+}
+
+fn with_instructions(result: Object, server: ServerSaying<'_>) -> Object {
+    match server.instructions {
+        Some(text) => result.set_text("instructions", text),
+        None => result,
+    }
+}

@@ -1,0 +1,457 @@
+//! A validating scanner of JSON that copies nothing and builds no tree.
+//!
+//! It accepts exactly RFC 8259, within limits, and reports where things are.
+//! It exists because a tree costs up to a hundred times the body's size, and
+//! because raw passthrough without validation would forward what the next
+//! parser reads differently: every byte that leaves the node has been here.
+//! Deeper than [`DEPTH_MAX`] or longer than the token limit is refused, so the
+//! cost is linear in the bytes and bounded.
+
+use std::ops::Range;
+
+use crate::mcp::id::RawId;
+
+/// The deepest nesting that any limits allow; the message itself is depth 1.
+pub const DEPTH_MAX: u32 = 64;
+/// Values and keys in one message, by default.
+pub const TOKENS_MAX: u32 = 200_000;
+
+/// What a message may cost its reader.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Containers inside each other; never above [`DEPTH_MAX`].
+    pub depth_max: u32,
+    /// Values and keys together.
+    pub tokens_max: u32,
+    /// Whether `"\ud83d"` alone passes inside payloads. Backends written in
+    /// JavaScript produce it when they cut a text in the middle of an emoji;
+    /// from clients it is only ever an attempt to be read in two ways.
+    pub lone_surrogates: bool,
+}
+
+impl Limits {
+    /// For what clients send.
+    pub const CLIENT: Self = Self { depth_max: DEPTH_MAX, tokens_max: TOKENS_MAX, lone_surrogates: false };
+    /// For what backends send.
+    pub const BACKEND: Self = Self { depth_max: DEPTH_MAX, tokens_max: TOKENS_MAX, lone_surrogates: true };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::CLIENT
+    }
+}
+
+/// Why bytes are not a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    #[error("the text ends too early")]
+    End,
+    #[error("not valid JSON")]
+    Syntax,
+    #[error("not valid UTF-8")]
+    Utf8,
+    #[error("a byte order mark is not allowed")]
+    ByteOrderMark,
+    #[error("a control character in a string must be escaped")]
+    ControlCharacter,
+    #[error("half of a surrogate pair")]
+    LoneSurrogate,
+    #[error("text after the end of the message")]
+    Trailing,
+    #[error("nested too deeply")]
+    Depth,
+    #[error("too many values")]
+    Tokens,
+    #[error("longer than 4 GiB")]
+    Length,
+    #[error("a message must be an object")]
+    NotAnObject,
+    #[error("the key occurs twice")]
+    DuplicateKey,
+    #[error("the key differs from a known one only in case")]
+    KeyCase,
+    #[error("jsonrpc must be \"2.0\"")]
+    Jsonrpc,
+    #[error("id must be an integer or a string")]
+    Id,
+    #[error("id is too long")]
+    IdLength,
+    #[error("method must be a string")]
+    Method,
+    #[error("params must be an object")]
+    Params,
+    #[error("neither a request nor a notification nor a response")]
+    Shape,
+    #[error("a batch must have between 1 and its maximum of messages")]
+    BatchLength,
+}
+
+impl Reason {
+    /// Whether the bytes are not even JSON (`-32700`); otherwise they are JSON
+    /// but no message (`-32600`).
+    pub fn is_syntax(self) -> bool {
+        matches!(
+            self,
+            Self::End
+                | Self::Syntax
+                | Self::Utf8
+                | Self::ByteOrderMark
+                | Self::ControlCharacter
+                | Self::LoneSurrogate
+                | Self::Trailing
+                | Self::Depth
+                | Self::Tokens
+                | Self::Length
+        )
+    }
+}
+
+/// Bytes that are not a message, and where that showed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} at byte {offset}")]
+pub struct ParseError {
+    pub offset: usize,
+    pub reason: Reason,
+    /// The id of the message, where it was legible: the answer should carry it.
+    pub id: Option<RawId>,
+}
+
+/// Where a value is, in bytes of the scanned text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Span {
+    pub fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// A string where it stands, quotes included.
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted {
+    pub span: Span,
+    /// Whether it holds escapes, so that its bytes are not its text.
+    pub escaped: bool,
+}
+
+impl Quoted {
+    /// What is between the quotes.
+    pub fn inner(self, text: &[u8]) -> &[u8] {
+        &text[self.span.start as usize + 1..self.span.end as usize - 1]
+    }
+}
+
+/// Reads one text from left to right. The caller has checked the UTF-8.
+pub struct Scanner<'a> {
+    text: &'a [u8],
+    at: usize,
+    depth: u32,
+    tokens: u32,
+    limits: Limits,
+}
+
+impl<'a> Scanner<'a> {
+    /// Checks what concerns the text as a whole: its length, a byte order
+    /// mark, UTF-8.
+    pub fn new(text: &'a [u8], limits: Limits) -> Result<Self, ParseError> {
+        let fail = |offset, reason| Err(ParseError { offset, reason, id: None });
+        if u32::try_from(text.len()).is_err() {
+            return fail(0, Reason::Length);
+        }
+        if text.starts_with(b"\xef\xbb\xbf") {
+            return fail(0, Reason::ByteOrderMark);
+        }
+        if let Err(error) = std::str::from_utf8(text) {
+            return fail(error.valid_up_to(), Reason::Utf8);
+        }
+        let limits = Limits { depth_max: limits.depth_max.min(DEPTH_MAX), ..limits };
+        Ok(Self { text, at: 0, depth: 0, tokens: 0, limits })
+    }
+
+    /// Reads a part again that has been read before with success.
+    pub(super) fn resume(text: &'a [u8], at: usize) -> Self {
+        let limits = Limits { tokens_max: u32::MAX, ..Limits::BACKEND };
+        Self { text, at, depth: 0, tokens: 0, limits }
+    }
+
+    /// The next byte that will be read.
+    pub fn offset(&self) -> usize {
+        self.at
+    }
+
+    pub fn error(&self, reason: Reason) -> ParseError {
+        ParseError { offset: self.at, reason, id: None }
+    }
+
+    fn unexpected(&self) -> ParseError {
+        self.error(if self.at >= self.text.len() { Reason::End } else { Reason::Syntax })
+    }
+
+    /// The first byte of the next value, without reading it.
+    pub fn peek(&mut self) -> Result<u8, ParseError> {
+        self.space();
+        self.text.get(self.at).copied().ok_or_else(|| self.error(Reason::End))
+    }
+
+    /// Steps into an object; true if it has a first member.
+    pub fn open_object(&mut self) -> Result<bool, ParseError> {
+        self.open(b'{', b'}')
+    }
+
+    /// Steps into an array; true if it has a first element.
+    pub fn open_array(&mut self) -> Result<bool, ParseError> {
+        self.open(b'[', b']')
+    }
+
+    /// After a member's value: true if another member follows.
+    pub fn next_member(&mut self) -> Result<bool, ParseError> {
+        self.next(b'}')
+    }
+
+    /// After an element: true if another one follows.
+    pub fn next_element(&mut self) -> Result<bool, ParseError> {
+        self.next(b']')
+    }
+
+    /// A member's key, and the colon after it.
+    pub fn key(&mut self) -> Result<Quoted, ParseError> {
+        if self.peek()? != b'"' {
+            return Err(self.error(Reason::Syntax));
+        }
+        self.token()?;
+        let key = self.string()?;
+        if self.peek()? != b':' {
+            return Err(self.error(Reason::Syntax));
+        }
+        self.at += 1;
+        self.space();
+        Ok(key)
+    }
+
+    /// Nothing but space may follow.
+    pub fn end(&mut self) -> Result<(), ParseError> {
+        self.space();
+        if self.at < self.text.len() { Err(self.error(Reason::Trailing)) } else { Ok(()) }
+    }
+
+    /// Reads over one value of any kind.
+    pub fn value(&mut self) -> Result<Span, ParseError> {
+        self.space();
+        let start = self.at;
+        // One bit per open container, 1 for an object: no recursion, no heap.
+        let mut kinds = 0_u64;
+        let base = self.depth;
+        loop {
+            self.token()?;
+            match self.text.get(self.at) {
+                Some(b'"') => _ = self.string()?,
+                Some(b'{') => {
+                    if self.enter(b'}')? {
+                        kinds = kinds << 1 | 1;
+                        self.key()?;
+                        continue;
+                    }
+                }
+                Some(b'[') => {
+                    if self.enter(b']')? {
+                        kinds <<= 1;
+                        continue;
+                    }
+                }
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(b't') => self.literal(b"true")?,
+                Some(b'f') => self.literal(b"false")?,
+                Some(b'n') => self.literal(b"null")?,
+                _ => return Err(self.unexpected()),
+            }
+            // A value has ended: close what ends with it.
+            loop {
+                if self.depth == base {
+                    return Ok(span(start, self.at));
+                }
+                let object = kinds & 1 == 1;
+                if self.next(if object { b'}' } else { b']' })? {
+                    if object {
+                        self.key()?;
+                    }
+                    break;
+                }
+                kinds >>= 1;
+            }
+        }
+    }
+
+    fn open(&mut self, open: u8, close: u8) -> Result<bool, ParseError> {
+        if self.peek()? != open {
+            return Err(self.error(Reason::Syntax));
+        }
+        self.token()?;
+        self.enter(close)
+    }
+
+    /// Over an opening bracket; true if the container is not empty.
+    fn enter(&mut self, close: u8) -> Result<bool, ParseError> {
+        if self.depth >= self.limits.depth_max {
+            return Err(self.error(Reason::Depth));
+        }
+        self.at += 1;
+        if self.peek()? == close {
+            self.at += 1;
+            return Ok(false);
+        }
+        self.depth += 1;
+        Ok(true)
+    }
+
+    fn next(&mut self, close: u8) -> Result<bool, ParseError> {
+        let byte = self.peek()?;
+        if byte == b',' {
+            self.at += 1;
+            self.space();
+            Ok(true)
+        } else if byte == close {
+            self.at += 1;
+            self.depth -= 1;
+            Ok(false)
+        } else {
+            Err(self.error(Reason::Syntax))
+        }
+    }
+
+    fn token(&mut self) -> Result<(), ParseError> {
+        self.tokens += 1;
+        if self.tokens > self.limits.tokens_max { Err(self.error(Reason::Tokens)) } else { Ok(()) }
+    }
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.text.get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    fn literal(&mut self, word: &[u8]) -> Result<(), ParseError> {
+        if !self.text[self.at..].starts_with(word) {
+            return Err(self.error(Reason::Syntax));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), ParseError> {
+        if self.text[self.at] == b'-' {
+            self.at += 1;
+        }
+        if self.text.get(self.at) == Some(&b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.text.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.text.get(self.at) {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.text.get(self.at) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    /// At least one.
+    fn digits(&mut self) -> Result<(), ParseError> {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.text.get(self.at) {
+            self.at += 1;
+        }
+        if self.at == start { Err(self.unexpected()) } else { Ok(()) }
+    }
+
+    fn string(&mut self) -> Result<Quoted, ParseError> {
+        let start = self.at;
+        let mut escaped = false;
+        self.at += 1;
+        loop {
+            self.at += plain_run(&self.text[self.at..]);
+            match self.text.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(Quoted { span: span(start, self.at), escaped });
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(_) => return Err(self.error(Reason::ControlCharacter)),
+                None => return Err(self.error(Reason::End)),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), ParseError> {
+        match self.text.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => {
+                let unit = self.unit(self.at)?;
+                let pair = match unit {
+                    0xd800..=0xdbff => {
+                        self.text[self.at + 6..].starts_with(b"\\u")
+                            && matches!(self.unit(self.at + 6)?, 0xdc00..=0xdfff)
+                    }
+                    _ => false,
+                };
+                if !pair && matches!(unit, 0xd800..=0xdfff) && !self.limits.lone_surrogates {
+                    return Err(self.error(Reason::LoneSurrogate));
+                }
+                self.at += if pair { 12 } else { 6 };
+            }
+            _ => {
+                self.at += 1;
+                return Err(self.unexpected());
+            }
+        }
+        Ok(())
+    }
+
+    /// The four hex digits of the `\u` at `at`.
+    fn unit(&self, at: usize) -> Result<u16, ParseError> {
+        let short = || ParseError { offset: at, reason: Reason::Syntax, id: None };
+        let digits = self.text.get(at + 2..at + 6).ok_or_else(short)?;
+        let mut unit = 0;
+        for digit in digits {
+            let digit = char::from(*digit).to_digit(16).ok_or_else(short)?;
+            unit = unit << 4 | digit as u16;
+        }
+        Ok(unit)
+    }
+}
+
+fn span(start: usize, end: usize) -> Span {
+    // `Scanner::new` refused texts whose offsets would not fit.
+    Span { start: start as u32, end: end as u32 }
+}
+
+/// How many bytes from the front need no attention inside a string. Whole
+/// blocks first, in a form that compilers turn into vector instructions: a
+/// `memchr` for the quote alone would let raw control characters through.
+fn plain_run(text: &[u8]) -> usize {
+    let mut run = 0;
+    for block in text.as_chunks::<32>().0 {
+        let stops = block.iter().fold(0, |stops, byte| stops | stop(*byte));
+        if stops != 0 {
+            break;
+        }
+        run += 32;
+    }
+    run + text[run..].iter().position(|byte| stop(*byte) != 0).unwrap_or(text.len() - run)
+}
+
+fn stop(byte: u8) -> u8 {
+    u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\')
+}

@@ -1,0 +1,242 @@
+//! Server-sent events: bytes to events and back.
+//!
+//! The decoder takes what a read brings and hands out events whose data shares
+//! that memory whenever the event was not cut in two. It copes with what real
+//! servers send (CR, LF or CRLF, comments, `id` before or after the rest, data
+//! on many lines, priming events without data) and bounds what one event may
+//! hold. It has no opinion on ids and `retry`; it reports them.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// A comment that keeps a stream alive and means nothing.
+pub const KEEP_ALIVE: &[u8] = b":\n\n";
+
+/// One event. Anything that ends with an empty line and has a field is one,
+/// even without data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// `None` means `message`.
+    pub name: Option<Bytes>,
+    /// The id this event sets, not the one it inherits.
+    pub id: Option<Bytes>,
+    /// `None` if there was no data field, empty if it was empty.
+    pub data: Option<Bytes>,
+    pub retry_ms: Option<u64>,
+}
+
+impl Event {
+    /// Whether it may carry a JSON-RPC message.
+    pub fn is_message(&self) -> bool {
+        self.name.as_deref().is_none_or(|name| name == b"message")
+            && self.data.as_ref().is_some_and(|data| !data.is_empty())
+    }
+}
+
+/// An event was longer than allowed. The stream cannot be read any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an event is longer than {bytes_max} bytes")]
+pub struct TooLong {
+    pub bytes_max: usize,
+}
+
+/// Bytes to events.
+#[derive(Debug)]
+pub struct Decoder {
+    event_bytes_max: usize,
+    /// What was read and not yet looked at.
+    chunk: Bytes,
+    /// The beginning of a line whose end has not arrived.
+    line: BytesMut,
+    /// The last line ended with CR; an LF now belongs to it.
+    skip_line_feed: bool,
+    /// Nothing has been read, so a byte order mark may come.
+    at_start: bool,
+    event: Event,
+    /// Whether a field has been seen since the last empty line.
+    dirty: bool,
+    more_data: BytesMut,
+    /// Bytes of fields that the open event holds.
+    held: usize,
+    failed: bool,
+}
+
+impl Decoder {
+    pub fn new(event_bytes_max: usize) -> Self {
+        Self {
+            event_bytes_max,
+            chunk: Bytes::new(),
+            line: BytesMut::new(),
+            skip_line_feed: false,
+            at_start: true,
+            event: Event::default(),
+            dirty: false,
+            more_data: BytesMut::new(),
+            held: 0,
+            failed: false,
+        }
+    }
+
+    /// Takes what a read brought. Events are fetched with
+    /// [`next_event`](Self::next_event), until there is none, before the next
+    /// chunk comes.
+    pub fn push(&mut self, chunk: Bytes) {
+        if self.chunk.is_empty() {
+            self.chunk = chunk;
+        } else {
+            let mut joined = BytesMut::with_capacity(self.chunk.len() + chunk.len());
+            joined.extend_from_slice(&self.chunk);
+            joined.extend_from_slice(&chunk);
+            self.chunk = joined.freeze();
+        }
+    }
+
+    /// The next complete event; `None` if more bytes are needed. An event that
+    /// is still open when the stream ends is void.
+    pub fn next_event(&mut self) -> Result<Option<Event>, TooLong> {
+        let too_long = TooLong { bytes_max: self.event_bytes_max };
+        if self.failed {
+            return Err(too_long);
+        }
+        while let Some(line) = self.next_line() {
+            if self.held + line.len() > self.event_bytes_max {
+                self.failed = true;
+                return Err(too_long);
+            }
+            if !line.is_empty() {
+                self.field(&line);
+                continue;
+            }
+            self.held = 0;
+            if self.dirty {
+                self.dirty = false;
+                let mut event = std::mem::take(&mut self.event);
+                if !self.more_data.is_empty() {
+                    event.data = Some(self.more_data.split().freeze());
+                }
+                return Ok(Some(event));
+            }
+        }
+        if self.held + self.line.len() > self.event_bytes_max {
+            self.failed = true;
+            return Err(too_long);
+        }
+        Ok(None)
+    }
+
+    fn next_line(&mut self) -> Option<Bytes> {
+        if self.skip_line_feed && !self.chunk.is_empty() {
+            self.skip_line_feed = false;
+            if self.chunk[0] == b'\n' {
+                self.chunk.advance(1);
+            }
+        }
+        let Some(end) = memchr::memchr2(b'\r', b'\n', &self.chunk) else {
+            // Bounded by the caller, chunk by chunk.
+            self.line.extend_from_slice(&self.chunk);
+            self.chunk.clear();
+            return None;
+        };
+        let rest = self.chunk.split_to(end);
+        self.skip_line_feed = self.chunk[0] == b'\r';
+        self.chunk.advance(1);
+        let mut line = if self.line.is_empty() {
+            rest
+        } else {
+            self.line.extend_from_slice(&rest);
+            self.line.split().freeze()
+        };
+        if std::mem::take(&mut self.at_start) && line.starts_with(b"\xef\xbb\xbf") {
+            line.advance(3);
+        }
+        Some(line)
+    }
+
+    fn field(&mut self, line: &Bytes) {
+        let (name, value) = match memchr::memchr(b':', line) {
+            Some(0) => return,
+            Some(colon) => {
+                let space = usize::from(line.get(colon + 1) == Some(&b' '));
+                (&line[..colon], line.slice(colon + 1 + space..))
+            }
+            None => (&line[..], Bytes::new()),
+        };
+        match name {
+            b"data" => {
+                self.held += line.len();
+                self.data(value);
+            }
+            b"event" => {
+                self.held += line.len();
+                self.event.name = Some(value);
+            }
+            b"id" if !value.contains(&0) => {
+                self.held += line.len();
+                self.event.id = Some(value);
+            }
+            b"retry" => {
+                let Some(retry_ms) = milliseconds(&value) else { return };
+                self.event.retry_ms = Some(retry_ms);
+            }
+            _ => return,
+        }
+        self.dirty = true;
+    }
+
+    /// The first line is kept as it is; a second one makes a copy of both.
+    fn data(&mut self, value: Bytes) {
+        if let Some(first) = self.event.data.take() {
+            if self.more_data.is_empty() {
+                self.more_data.extend_from_slice(&first);
+            }
+            self.more_data.extend_from_slice(b"\n");
+            self.more_data.extend_from_slice(&value);
+            self.event.data = Some(Bytes::new());
+        } else {
+            self.event.data = Some(value);
+        }
+    }
+}
+
+fn milliseconds(value: &[u8]) -> Option<u64> {
+    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
+}
+
+/// Writes one event. Line ends inside `data` (there are none in JSON written
+/// by us, but a backend may send pretty JSON) become further data lines; an id
+/// must not hold line ends or NUL, and is left out if it does.
+pub fn encode(id: Option<&str>, data: &[u8], out: &mut Vec<u8>) {
+    encode_event(None, id, data, out);
+}
+
+/// Writes one event with a name, as HTTP+SSE needs for `endpoint`.
+pub fn encode_event(name: Option<&str>, id: Option<&str>, data: &[u8], out: &mut Vec<u8>) {
+    out.reserve(data.len() + 32 + id.map_or(0, str::len));
+    for (field, value) in [(&b"event: "[..], name), (&b"id: "[..], id)] {
+        if let Some(value) = value.filter(|value| !value.contains(['\n', '\r', '\0'])) {
+            out.extend_from_slice(field);
+            out.extend_from_slice(value.as_bytes());
+            out.push(b'\n');
+        }
+    }
+    let mut rest = data;
+    loop {
+        out.extend_from_slice(b"data: ");
+        let Some(end) = memchr::memchr2(b'\r', b'\n', rest) else { break };
+        out.extend_from_slice(&rest[..end]);
+        out.push(b'\n');
+        let pair = rest[end..].starts_with(b"\r\n");
+        rest = &rest[end + 1 + usize::from(pair)..];
+    }
+    out.extend_from_slice(rest);
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Writes an event without content, which tells the client where to resume and
+/// how long to wait before it does.
+pub fn encode_priming(id: &str, retry_ms: Option<u64>, out: &mut Vec<u8>) {
+    if let Some(retry_ms) = retry_ms {
+        out.extend_from_slice(format!("retry: {retry_ms}\n").as_bytes());
+    }
+    encode(Some(id), b"", out);
+}

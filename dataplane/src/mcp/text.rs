@@ -1,0 +1,69 @@
+//! JSON strings to text and back, borrowed whenever the bytes are the text.
+
+use std::borrow::Cow;
+
+/// The text of a JSON string given with its quotes; `None` if it is not a
+/// string or holds half a surrogate pair. The bytes have passed the scanner.
+pub fn decode(raw: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if memchr::memchr(b'\\', inner).is_none() {
+        return std::str::from_utf8(inner).ok().map(Cow::Borrowed);
+    }
+    serde_json::from_slice::<String>(raw).ok().map(Cow::Owned)
+}
+
+/// `text` as a JSON string, with its quotes.
+pub fn encode(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    write(text, &mut out);
+    out
+}
+
+/// Appends `text` as a JSON string, with its quotes. Line and paragraph
+/// separators (U+2028, U+2029) are legal in JSON and stay.
+pub fn write(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut copied = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let short = match byte {
+            b'"' => b'"',
+            b'\\' => b'\\',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            0..0x20 => b'u',
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[copied..at]);
+        out.extend_from_slice(&[b'\\', short]);
+        if short == b'u' {
+            let hex = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+            out.extend_from_slice(&[b'0', b'0', hex(byte >> 4), hex(byte & 15)]);
+        }
+        copied = at + 1;
+    }
+    out.extend_from_slice(&bytes[copied..]);
+    out.push(b'"');
+}
+
+/// Whether a key that is not `known` would pass for it in a parser that
+/// ignores case. Go's does, and it folds two letters that are not ASCII.
+pub fn folds_to(key: &[u8], known: &str) -> bool {
+    if key.is_ascii() {
+        return key.eq_ignore_ascii_case(known.as_bytes());
+    }
+    // The long s and the Kelvin sign take more bytes than what they fold to.
+    if key.len() > 3 * known.len() {
+        return false;
+    }
+    let Ok(key) = std::str::from_utf8(key) else { return false };
+    let folded = key.chars().map(|c| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    });
+    folded.eq(known.chars().map(|c| c.to_ascii_lowercase()))
+}

@@ -1,0 +1,165 @@
+//! Sealing what travels through clients: session ids, cursors, ids of our own
+//! requests, parked calls.
+//!
+//! Sealed text is encrypted and authenticated (AES-256-GCM-SIV, which forgives
+//! a repeated nonce), so it can hold a route and cannot be forged, read or used
+//! for another purpose. Keys come from the fleet's ring; nothing is derived per
+//! call. This file knows nothing of expiry or principals: what is sealed says
+//! that itself, or the caller binds it as associated data.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, MAX_TAG_LEN, NONCE_LEN, Nonce, RandomizedNonceKey};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mt_proto::pb;
+
+/// The most keys that open: the current one, those before it during a
+/// rotation, and room for a rotation that was repeated in haste.
+pub const KEYS_MAX: usize = 8;
+/// Bytes in a key.
+pub const KEY_BYTES: usize = 32;
+/// The longest sealed text that is looked at: a session id with everything in
+/// it stays far below, and nothing a client sends is decrypted beyond.
+pub const SEALED_BYTES_MAX: usize = 16 * 1024;
+
+/// What a sealed text is for; opening it for anything else fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Purpose {
+    Session = 1,
+    Cursor = 2,
+    RequestId = 3,
+    ProgressToken = 4,
+    EventId = 5,
+    Task = 6,
+    RequestState = 7,
+    Stream = 8,
+}
+
+/// Why a text could not be opened. Towards a client they are all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("not a sealed text")]
+    Malformed,
+    #[error("sealed with a key that is not in the ring")]
+    UnknownKey,
+    #[error("forged, damaged, or sealed for something else")]
+    Forged,
+}
+
+/// Why a ring of keys cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKeyRing {
+    #[error("the key ring is empty")]
+    Empty,
+    #[error("the key ring has {count} keys, at most {KEYS_MAX} are used")]
+    TooMany { count: usize },
+    #[error("key {id} has {bytes} bytes instead of {KEY_BYTES}")]
+    KeyLength { id: u32, bytes: usize },
+    #[error("key {id} occurs twice")]
+    Duplicate { id: u32 },
+}
+
+/// Keys by id; the first seals, all open. Cheap to clone.
+#[derive(Clone)]
+pub struct KeyRing(Arc<[Key]>);
+
+struct Key {
+    id: u32,
+    key: RandomizedNonceKey,
+}
+
+impl KeyRing {
+    /// Takes the keys that the control plane has pushed.
+    pub fn from_pb(ring: &pb::discovery::KeyRing) -> Result<Self, InvalidKeyRing> {
+        if ring.keys.len() > KEYS_MAX {
+            return Err(InvalidKeyRing::TooMany { count: ring.keys.len() });
+        }
+        let mut keys: Vec<Key> = Vec::with_capacity(ring.keys.len());
+        for key in &ring.keys {
+            if keys.iter().any(|known| known.id == key.id) {
+                return Err(InvalidKeyRing::Duplicate { id: key.id });
+            }
+            keys.push(Key::new(key.id, &key.key)?);
+        }
+        if keys.is_empty() {
+            return Err(InvalidKeyRing::Empty);
+        }
+        Ok(Self(keys.into()))
+    }
+
+    /// A ring of one key that nobody else has: for a node alone, and for tests.
+    pub fn ephemeral() -> Self {
+        let mut bytes = [0; KEY_BYTES];
+        aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness");
+        Self(Arc::new([Key::new(0, &bytes).expect("the length is right")]))
+    }
+
+    /// Encrypts `plaintext` for one purpose; `aad` must be the same when it is
+    /// opened. The text is visible ASCII, safe in URLs and headers, and about
+    /// 4/3 of the plaintext plus 42 bytes long.
+    pub fn seal(&self, purpose: Purpose, aad: &[u8], plaintext: &[u8]) -> String {
+        let key = &self.0[0];
+        let mut sealed = Vec::with_capacity(NONCE_LEN + plaintext.len() + MAX_TAG_LEN);
+        sealed.extend_from_slice(&[0; NONCE_LEN]);
+        sealed.extend_from_slice(plaintext);
+        let (nonce, tag) = key
+            .key
+            .seal_in_place_separate_tag(bind(purpose, aad), &mut sealed[NONCE_LEN..])
+            .expect("encryption fails only without randomness or beyond 64 GiB");
+        sealed[..NONCE_LEN].copy_from_slice(nonce.as_ref());
+        sealed.extend_from_slice(tag.as_ref());
+        let mut text = String::with_capacity(9 + sealed.len().div_ceil(3) * 4);
+        fmt::Write::write_fmt(&mut text, format_args!("{:x}.", key.id)).expect("strings take any text");
+        URL_SAFE_NO_PAD.encode_string(&sealed, &mut text);
+        text
+    }
+
+    /// Decrypts what [`seal`](Self::seal) made with any key of the ring.
+    pub fn open(&self, purpose: Purpose, aad: &[u8], sealed: &str) -> Result<Vec<u8>, OpenError> {
+        if sealed.len() > SEALED_BYTES_MAX {
+            return Err(OpenError::Malformed);
+        }
+        let (id, text) = sealed.split_once('.').ok_or(OpenError::Malformed)?;
+        let id = u32::from_str_radix(id, 16).map_err(|_| OpenError::Malformed)?;
+        let mut bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| OpenError::Malformed)?;
+        if bytes.len() < NONCE_LEN + MAX_TAG_LEN {
+            return Err(OpenError::Malformed);
+        }
+        let key = self.0.iter().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
+        let (nonce, body) = bytes.split_at_mut(NONCE_LEN);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError::Malformed)?;
+        let plain = key.key.open_in_place(nonce, bind(purpose, aad), body).map_err(|_| OpenError::Forged)?.len();
+        bytes.truncate(NONCE_LEN + plain);
+        bytes.drain(..NONCE_LEN);
+        Ok(bytes)
+    }
+
+    /// Whether texts sealed by `other` can be opened here.
+    pub fn opens(&self, other: &Self) -> bool {
+        self.0.iter().any(|key| key.id == other.0[0].id)
+    }
+}
+
+impl Key {
+    fn new(id: u32, bytes: &[u8]) -> Result<Self, InvalidKeyRing> {
+        let wrong = |_| InvalidKeyRing::KeyLength { id, bytes: bytes.len() };
+        Ok(Self { id, key: RandomizedNonceKey::new(&AES_256_GCM_SIV, bytes).map_err(wrong)? })
+    }
+}
+
+/// Only the ids: keys are never shown.
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|key| key.id)).finish()
+    }
+}
+
+fn bind(purpose: Purpose, aad: &[u8]) -> Aad<Vec<u8>> {
+    let mut bound = Vec::with_capacity(1 + aad.len());
+    bound.push(purpose as u8);
+    bound.extend_from_slice(aad);
+    Aad::from(bound)
+}
