@@ -10,7 +10,7 @@
 //!  sse, lines     frames on a stream or pipe
 //!  envelope       a frame -> Request | Notification | Response   (scan, params, id, method)
 //!  meta, headers  what a request says about itself, in its body and around it
-//!  splice         spans and edits -> a new message
+//!  splice, patch  values and edits -> a new message
 //! ```
 
 pub mod envelope;
@@ -21,6 +21,7 @@ pub mod lines;
 pub mod meta;
 pub mod method;
 pub mod params;
+pub mod patch;
 pub mod routed;
 pub mod scan;
 pub mod splice;

@@ -59,7 +59,11 @@ impl Message {
     pub fn parse(bytes: Bytes, limits: Limits) -> Result<Self, ParseError> {
         let mut parts = Parts::default();
         let read = parts.read(&bytes, limits).and_then(|()| parts.message(&bytes));
-        read.map_err(|error| ParseError { id: parts.id(&bytes), ..error })
+        read.map_err(|error| {
+            // Of what is not JSON, and of what may have two ids, none is known.
+            let known = !error.reason.is_syntax() && error.reason != Reason::DuplicateKey;
+            ParseError { id: known.then(|| parts.id(&bytes)).flatten(), ..error }
+        })
     }
 
     /// The method, unless it is a response.
@@ -127,6 +131,29 @@ const MEMBERS: [(&str, Member); 6] = [
     ("error", Member::Error),
 ];
 
+impl Member {
+    fn of(key: Quoted, bytes: &[u8]) -> Result<Option<Self>, ParseError> {
+        let decoded;
+        let name = if key.escaped {
+            // Half a surrogate pair is in none of ours.
+            let Some(text) = text::decode(&bytes[key.span.range()]) else { return Ok(None) };
+            decoded = text;
+            decoded.as_bytes()
+        } else {
+            key.inner(bytes)
+        };
+        for (known, member) in MEMBERS {
+            if name == known.as_bytes() {
+                return Ok(Some(member));
+            }
+        }
+        if MEMBERS.iter().any(|(known, _)| text::folds_to(name, known)) {
+            return Err(at(key.span, Reason::KeyCase));
+        }
+        Ok(None)
+    }
+}
+
 #[derive(Default)]
 struct Parts {
     spans: [Option<Span>; MEMBERS.len()],
@@ -148,7 +175,7 @@ impl Parts {
         let mut more = scanner.open_object()?;
         while more {
             let key = scanner.key()?;
-            let Some(member) = member(key, bytes)? else {
+            let Some(member) = Member::of(key, bytes)? else {
                 scanner.value()?;
                 more = scanner.next_member()?;
                 continue;
@@ -221,25 +248,6 @@ impl Parts {
         let span = self.get(Member::Id)?;
         read_id(bytes, span, ID_BYTES_MAX).ok()
     }
-}
-
-fn member(key: Quoted, bytes: &[u8]) -> Result<Option<Member>, ParseError> {
-    let decoded;
-    let name = if key.escaped {
-        decoded = text::decode(&bytes[key.span.range()]).ok_or(at(key.span, Reason::LoneSurrogate))?;
-        decoded.as_bytes()
-    } else {
-        key.inner(bytes)
-    };
-    for (known, member) in MEMBERS {
-        if name == known.as_bytes() {
-            return Ok(Some(member));
-        }
-    }
-    if MEMBERS.iter().any(|(known, _)| text::folds_to(name, known)) {
-        return Err(at(key.span, Reason::KeyCase));
-    }
-    Ok(None)
 }
 
 fn read_id(bytes: &[u8], span: Span, bytes_max: usize) -> Result<RawId, ParseError> {

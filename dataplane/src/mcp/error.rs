@@ -64,10 +64,12 @@ pub mod code {
     pub const CANCELLED: i32 = -31014;
     /// The credentials are missing or wrong.
     pub const UNAUTHENTICATED: i32 = -31015;
-    /// The page, not the message: a web page of another origin has asked.
+    /// A web page of another origin has asked.
     pub const ORIGIN_REFUSED: i32 = -31016;
     /// The call needs something from the client that it cannot be asked for.
     pub const CANNOT_ASK: i32 = -31017;
+    /// The backend does not speak the client's era.
+    pub const ERA_MISMATCH: i32 = -31018;
 }
 
 /// Whose failure it is.
@@ -87,6 +89,9 @@ pub struct RpcError {
     /// Whether the same request may be sent again: it has had no effect, and
     /// the reason may pass.
     pub retry: bool,
+    /// Whether the request lacks what every request must say, which is HTTP 400
+    /// even where the code is that of an ordinary failure.
+    pub malformed: bool,
     /// Further members of `data`, as raw JSON.
     pub data: Vec<(&'static str, Bytes)>,
 }
@@ -94,12 +99,12 @@ pub struct RpcError {
 impl RpcError {
     /// A failure of the gateway, or of the request in its eyes.
     pub fn new(code: i32, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), side: Side::Gateway, retry: false, data: Vec::new() }
+        Self { code, message: message.into(), side: Side::Gateway, retry: false, malformed: false, data: Vec::new() }
     }
 
     fn backend(code: i32, name: &str, what: impl std::fmt::Display, retry: bool) -> Self {
         let message = format!("backend {name} {what}").into();
-        Self { code, message, side: Side::Backend(name.to_owned()), retry, data: Vec::new() }
+        Self { code, message, side: Side::Backend(name.to_owned()), retry, malformed: false, data: Vec::new() }
     }
 
     fn may_repeat(self) -> Self {
@@ -132,6 +137,12 @@ impl RpcError {
 
     pub fn invalid_params(why: impl Into<Cow<'static, str>>) -> Self {
         Self::new(code::INVALID_PARAMS, why)
+    }
+
+    /// A modern request without a member of `_meta` that all must have.
+    pub fn missing_meta(key: &str) -> Self {
+        let error = Self::invalid_params(format!("params._meta[{key:?}] is required"));
+        Self { malformed: true, ..error }
     }
 
     /// Our own fault; the cause is in the log.
@@ -279,6 +290,7 @@ impl RpcError {
             | code::HEADER_MISMATCH
             | code::MISSING_CAPABILITY
             | code::UNSUPPORTED_VERSION => 400,
+            _ if self.malformed => 400,
             code::METHOD_NOT_FOUND if era == Era::Modern => 404,
             code::UNAUTHENTICATED => 401,
             code::ORIGIN_REFUSED => 403,

@@ -79,11 +79,11 @@ pub fn get<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Cow<'
 /// Whether the headers of a modern request say what its body says: version,
 /// method, and name. Each must be there exactly once.
 pub fn check(headers: &HeaderMap, version: &str, method: &Method, params: &Params) -> Result<(), RpcError> {
-    expect(headers, &PROTOCOL_VERSION, "MCP-Protocol-Version", version)?;
-    expect(headers, &METHOD, "Mcp-Method", method.as_str())?;
+    agree(headers, &PROTOCOL_VERSION, "MCP-Protocol-Version", version)?;
+    agree(headers, &METHOD, "Mcp-Method", method.as_str())?;
     if let Some(key) = method.name_param() {
         match params.text(key) {
-            Some(name) => expect(headers, &NAME, "Mcp-Name", &name)?,
+            Some(name) => agree(headers, &NAME, "Mcp-Name", &name)?,
             None if headers.contains_key(NAME) => {
                 return Err(RpcError::header_mismatch(format!("Mcp-Name is set, but params.{} is not", key.as_str())));
             }
@@ -93,7 +93,7 @@ pub fn check(headers: &HeaderMap, version: &str, method: &Method, params: &Param
     Ok(())
 }
 
-fn expect(headers: &HeaderMap, name: &HeaderName, shown: &str, body: &str) -> Result<(), RpcError> {
+fn agree(headers: &HeaderMap, name: &HeaderName, shown: &str, body: &str) -> Result<(), RpcError> {
     match get(headers, name) {
         Ok(Some(value)) if value == body => Ok(()),
         Ok(Some(_)) => Err(RpcError::header_mismatch(format!("{shown} differs from the body"))),

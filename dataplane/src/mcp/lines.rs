@@ -55,7 +55,8 @@ impl Framer {
             self.chunk.advance(1);
             let bytes = self.dropped + self.partial.len() + rest.len();
             // The line end may be CR LF; the CR does not count.
-            if self.dropped > 0 || bytes > self.line_bytes_max + usize::from(rest.ends_with(b"\r")) {
+            let last = rest.last().or(self.partial.last());
+            if self.dropped > 0 || bytes > self.line_bytes_max + usize::from(last == Some(&b'\r')) {
                 self.dropped = 0;
                 self.partial.clear();
                 return Some(Line::TooLong { bytes });

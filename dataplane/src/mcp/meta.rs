@@ -56,15 +56,15 @@ impl Meta {
     /// Reads `_meta` of params; empty if there is none.
     pub fn of(params: &Params) -> Result<Self, RpcError> {
         let Some(raw) = params.meta() else { return Ok(Self::default()) };
+        if !raw.starts_with(b"{") {
+            return Err(RpcError::invalid_params("params._meta must be an object"));
+        }
         Self::scan(raw).map_err(|error| RpcError::invalid_params(format!("_meta: {error}")))
     }
 
     fn scan(raw: Bytes) -> Result<Self, ParseError> {
         let mut meta = Self::default();
         let mut scanner = Scanner::new(&raw, Limits::BACKEND)?;
-        if scanner.peek()? != b'{' {
-            return Err(scanner.error(Reason::NotAnObject));
-        }
         let mut more = scanner.open_object()?;
         while more {
             let quoted = scanner.key()?;
@@ -137,15 +137,15 @@ impl Meta {
 
     /// What a modern request must say, or the error that it gets.
     pub fn modern(&self) -> Result<Modern, RpcError> {
-        let missing = |key: &str| RpcError::invalid_params(format!("params._meta[{key:?}] is required"));
-        let requested = self.protocol_version().ok_or_else(|| missing(key::PROTOCOL_VERSION))?;
+        let requested =
+            self.protocol_version().ok_or_else(|| RpcError::missing_meta(key::PROTOCOL_VERSION))?;
         let version = ProtocolVersion::parse(&requested)
             .filter(|version| version.era() == Era::Modern)
             .ok_or_else(|| RpcError::unsupported_version(&requested))?;
         let capabilities = self
             .client_capabilities()
             .filter(|raw| raw.starts_with(b"{"))
-            .ok_or_else(|| missing(key::CLIENT_CAPABILITIES))?;
+            .ok_or_else(|| RpcError::missing_meta(key::CLIENT_CAPABILITIES))?;
         if let Some(token) = self.get(key::PROGRESS_TOKEN)
             && (token.len() > ID_BYTES_MAX || RawId::from_json(&token).is_none())
         {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::mcp::id::RawId;
 use crate::mcp::scan::{Limits, ParseError, Quoted, Reason, Scanner, Span};
-use crate::mcp::splice::Patch;
+use crate::mcp::patch::Patch;
 use crate::mcp::text;
 
 macro_rules! keys {
@@ -169,12 +169,15 @@ impl Params {
     /// Scans an object that stands alone.
     pub fn scan(raw: &Bytes, limits: Limits) -> Result<Self, ParseError> {
         let mut scanner = Scanner::new(raw, limits)?;
+        scanner.peek()?;
+        let start = scanner.offset();
         let index = Index::read(&mut scanner, raw)?;
+        let end = scanner.offset();
         scanner.end()?;
         if let Some(offset) = index.odd_case {
             return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase, id: None });
         }
-        Ok(Self { raw: Some(raw.clone()), index })
+        Ok(Self { raw: Some(raw.slice(start..end)), index: index.relative_to(start as u32) })
     }
 
     pub(super) fn new(raw: Bytes, index: Index) -> Self {
