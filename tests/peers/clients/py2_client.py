@@ -1,0 +1,47 @@
+"""A client on the official Python SDK of the dual-era line: lists, then calls.
+
+Usage: target/peers/py2/bin/python tests/peers/clients/py2_client.py URL
+       [--era auto|legacy|modern] [--tool NAME --args JSON]
+"""
+
+import mcp_types as types
+from mcp.client.client import Client
+
+from lines import ANSWER_FORM, ANSWER_ROOT, ANSWER_TEXT, CLIENT_NAME, every_page, mcp_arguments, run, say, wire
+
+MODES = {"auto": "auto", "legacy": "legacy", "modern": "2026-07-28"}
+
+
+async def main(arguments):
+    client = Client(
+        arguments.url,
+        mode=MODES[arguments.era],
+        client_info=types.Implementation(name=CLIENT_NAME, version="2"),
+        sampling_callback=sample,
+        elicitation_callback=fill_in,
+        list_roots_callback=list_roots,
+    )
+    async with client:
+        server = client.server_info
+        say("connected", protocol_version=client.protocol_version, server=server and wire(server))
+        tools, pages = await every_page(lambda cursor: client.list_tools(cursor=cursor), "tools")
+        say("tools", names=[tool.name for tool in tools], pages=pages)
+        if arguments.tool:
+            result = await client.call_tool(arguments.tool, arguments.args)
+            say("result", tool=arguments.tool, result=wire(result))
+
+
+async def sample(context, params):
+    content = types.TextContent(type="text", text=ANSWER_TEXT)
+    return types.CreateMessageResult(role="assistant", content=content, model="none")
+
+
+async def fill_in(context, params):
+    return types.ElicitResult(action="accept", content=ANSWER_FORM)
+
+
+async def list_roots(context):
+    return types.ListRootsResult(roots=[types.Root(uri=ANSWER_ROOT)])
+
+
+run(main(mcp_arguments(era=True)))

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Installs the peers that the system tests talk to, under target/peers: the
+# official conformance runner, SDKs and servers, in the versions that
+# tests/peers pins. A second run finds everything done and takes a moment.
+# Packages come from the registries that npm and pip of this machine are set up
+# with; nothing is installed outside target/peers.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+source=tests/peers
+peers=target/peers
+log=$peers/setup.log
+
+fail() {
+    echo "tests/setup.sh: $1" >&2
+    [ ! -s "$log" ] || { echo "the end of $log:" >&2; tail -n 15 "$log" >&2; }
+    exit 1
+}
+
+# Installs $1 by running "$4...", unless it is there from the same inputs, whose
+# hash is $2. $3 is the package manager, for the error.
+once() {
+    local name=$1 stamp=$2 manager=$3
+    shift 3
+    if [ "$(cat "$peers/$name.stamp" 2>/dev/null)" = "$stamp" ]; then
+        return
+    fi
+    echo "installing $name" >&2
+    rm -f "$peers/$name.stamp"
+    "$@" >"$log" 2>&1 || fail "could not install $name: is the registry reachable that $manager is set up with?"
+    echo "$stamp" >"$peers/$name.stamp"
+}
+
+install_node() {
+    cp "$source/package.json" "$source/package-lock.json" "$source/.npmrc" "$peers/" &&
+        npm ci --prefix "$peers" --no-update-notifier &&
+        "$peers/node_modules/.bin/node" --version
+}
+
+install_python() {
+    local name=$1
+    rm -rf "${peers:?}/$name" &&
+        "$python" -m venv "$peers/$name" &&
+        "$peers/$name/bin/pip" install --quiet --disable-pip-version-check -r "$source/$name.txt" &&
+        "$peers/$name/bin/pip" check
+}
+
+hash_of() {
+    cat "$@" | sha256sum | cut -d ' ' -f 1
+}
+
+for tool in npm python3 flock sha256sum; do
+    command -v "$tool" >/dev/null || fail "$tool is needed and not installed"
+done
+python=$(command -v python3)
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "python3 is older than 3.10"
+
+mkdir -p "$peers"
+exec 9>"$peers/lock"
+flock --wait 900 9 || fail "another run holds $peers/lock for 15 minutes"
+: >"$log"
+
+once node "$(hash_of "$source"/package.json "$source"/package-lock.json "$source"/.npmrc)" npm install_node
+python_version=$("$python" --version)
+for venv in py1 py2; do
+    once "$venv" "$(hash_of "$source/$venv.txt") $python_version" pip install_python "$venv"
+done
