@@ -1,3 +1,279 @@
 //! The pipeline: from a call to its answer.
+//!
+//! ```text
+//!  call ─► what is it? ─┬─ answered here: ping, discover, lists (from the view)
+//!                       ├─ for one member: by tool, prompt, URI, completion's ref
+//!                       ├─ for several members: log level, listen
+//!                       └─ for the sole member: what nobody here knows
+//! ```
+//!
+//! Everything before [`forward`] is pure: it reads the view and edits names.
+//! A door brings the call in, an [`Upstream`](crate::upstream::Upstream) takes
+//! it out; this file knows neither transports nor eras.
 
 pub mod call;
+pub mod catalog;
+mod cursor;
+mod results;
+pub mod rewrite;
+pub mod subscription;
+mod uri;
+pub mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use mt_proto::resource::{ResourceName, Rule};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+pub use self::results::initialize;
+use self::{
+    call::{Answer, Call, CallError, Caller, Client},
+    rewrite::Place,
+    view::{GatewayView, ListKind, Target},
+};
+use crate::{
+    mcp::{Key, Method, Params, splice::Object},
+    node::{Node, Table},
+};
+
+/// Answers a call to a gateway. Dropping the future cancels it.
+///
+/// # Errors
+/// Why there is no answer of a backend; [`CallError::to_rpc`] makes of it what
+/// the client sees.
+pub async fn answer(
+    node: &Arc<Node>,
+    table: &Arc<Table>,
+    view: &Arc<GatewayView>,
+    call: Call,
+    caller: &Caller,
+) -> Result<Answer, CallError> {
+    match &call.method {
+        Method::Ping => Ok(Answer::Result(Bytes::from_static(b"{}"))),
+        Method::Discover => Ok(Answer::Result(results::discover(view))),
+        Method::ToolsList => list(node, view, ListKind::Tools, &call),
+        Method::PromptsList => list(node, view, ListKind::Prompts, &call),
+        Method::ResourcesList => list(node, view, ListKind::Resources, &call),
+        Method::ResourceTemplatesList => list(node, view, ListKind::Templates, &call),
+        Method::ToolsCall => {
+            let target = named(view.tools.get(required_text(&call.params, Key::Name)?.as_ref()), &call)?;
+            let answer = send_renamed(table, view, target, Key::Name, call, caller).await?;
+            Ok(wrap(view, Place::ToolResult, target, answer))
+        }
+        Method::PromptsGet => {
+            let target = named(view.prompts.get(required_text(&call.params, Key::Name)?.as_ref()), &call)?;
+            let answer = send_renamed(table, view, target, Key::Name, call, caller).await?;
+            Ok(wrap(view, Place::PromptResult, target, answer))
+        }
+        Method::ResourcesRead | Method::ResourcesSubscribe | Method::ResourcesUnsubscribe => {
+            let uri = required_text(&call.params, Key::Uri)?;
+            let target = view
+                .resource(&uri)
+                .ok_or_else(|| CallError::UnknownResource { uri: uri.clone().into_owned() })?;
+            let answer = send_renamed(table, view, &target, Key::Uri, call, caller).await?;
+            Ok(wrap(view, Place::ReadResult, &target, answer))
+        }
+        Method::Complete => complete(table, view, call, caller).await,
+        Method::SetLevel => set_level(table, view, call, caller).await,
+        Method::Listen => subscription::listen(node, view, call, caller).await,
+        _ => match view.sole_member() {
+            Some(only) => forward(table, view, only, "", call, caller).await,
+            None => Err(CallError::UnknownMethod { method: call.method.as_str().to_owned() }),
+        },
+    }
+}
+
+/// Passes a client's notification on to the members that may want it.
+pub async fn notify(
+    table: &Arc<Table>,
+    view: &GatewayView,
+    client: &Arc<Client>,
+    method: &Method,
+    message: Bytes,
+) {
+    // A progress token of a question says nothing about who asked.
+    if *method == Method::Progress && view.sole_member().is_none() {
+        return;
+    }
+    for backend in &view.members {
+        if let Some(upstream) = table.upstream(backend) {
+            upstream.notify(client, message.clone()).await;
+        }
+    }
+}
+
+/// A client's session is over: its legs to the members are closed.
+pub async fn end_session(table: &Arc<Table>, view: &GatewayView, client: &Client) {
+    for backend in &view.members {
+        if let Some(upstream) = table.upstream(backend) {
+            upstream.end_scope(&client.scope).await;
+        }
+    }
+}
+
+fn required_text(params: &Params, key: Key) -> Result<std::borrow::Cow<'_, str>, CallError> {
+    params.text(key).ok_or_else(|| CallError::InvalidParams {
+        reason: format!("params.{} must be a string", key.as_str()),
+    })
+}
+
+fn named<'a>(target: Option<&'a Target>, call: &Call) -> Result<&'a Target, CallError> {
+    target.ok_or_else(|| {
+        let name = call.params.name().unwrap_or_default().into_owned();
+        match call.method {
+            Method::PromptsGet => CallError::UnknownPrompt { name },
+            _ => CallError::UnknownTool { name },
+        }
+    })
+}
+
+/// A page of a list, from the snapshot: no backend is asked.
+fn list(node: &Node, view: &GatewayView, kind: ListKind, call: &Call) -> Result<Answer, CallError> {
+    let keys = node.keys();
+    let list = view.list(kind);
+    let page = match call.params.cursor() {
+        None => 0,
+        Some(cursor) => cursor::open(&keys, view, kind, &call.client.principal, &cursor)?,
+    };
+    let entries = list.pages.get(page).ok_or_else(cursor::stale)?;
+    let next = (page + 1 < list.pages.len())
+        .then(|| cursor::seal(&keys, view, kind, &call.client.principal, page + 1));
+    Ok(Answer::Result(results::list(call.client.version, view, kind, entries, next.as_deref())))
+}
+
+/// Sends a call under the name that the backend knows.
+async fn send_renamed(
+    table: &Arc<Table>,
+    view: &GatewayView,
+    target: &Target,
+    key: Key,
+    call: Call,
+    caller: &Caller,
+) -> Result<Answer, CallError> {
+    let call = if call.params.text(key).as_deref() == Some(target.own.as_str()) {
+        call
+    } else {
+        with_params(&call, call.params.patch().set_text(key.as_str(), &target.own).finish())
+    };
+    forward(table, view, &target.backend, &target.own, call, caller).await
+}
+
+/// The call with other params.
+fn with_params(call: &Call, params: Bytes) -> Call {
+    let params = Params::scan(&params, crate::mcp::Limits::CLIENT)
+        .expect("params that were scanned once and got another text in one member scan again");
+    Call { params, ..call.clone() }
+}
+
+/// Hands the call to a member's upstream, with the time that it may take.
+async fn forward(
+    table: &Arc<Table>,
+    view: &GatewayView,
+    backend: &ResourceName,
+    tool: &str,
+    mut call: Call,
+    caller: &Caller,
+) -> Result<Answer, CallError> {
+    let upstream = table.upstream(backend).ok_or_else(|| CallError::Disabled { backend: backend.clone() })?;
+    call.deadline = Instant::now() + time_limit(table, view, backend, tool);
+    upstream.call(&call, caller).await
+}
+
+/// The smallest of what the backend and the policies allow.
+fn time_limit(table: &Table, view: &GatewayView, backend: &ResourceName, tool: &str) -> Duration {
+    let config = &table.snapshot.config;
+    let Some(member) = config.backends.get(backend) else { return Duration::ZERO };
+    let mut limit = member.call_timeout;
+    for policy in &config.policies {
+        let applies = has_labels(&view.gateway.labels, &policy.gateways)
+            && has_labels(&member.labels, &policy.backends)
+            && policy.tools.as_ref().is_none_or(|tools| tools.is_match(tool));
+        match policy.rule {
+            Rule::Timeout(bound) if applies => limit = limit.min(bound),
+            Rule::Timeout(_) => {}
+        }
+    }
+    limit
+}
+
+fn has_labels(
+    have: &std::collections::BTreeMap<String, String>,
+    wanted: &std::collections::BTreeMap<String, String>,
+) -> bool {
+    wanted.iter().all(|(key, value)| have.get(key) == Some(value))
+}
+
+fn wrap(view: &GatewayView, place: Place, target: &Target, answer: Answer) -> Answer {
+    match answer {
+        Answer::Result(raw) if view.wraps_uris() => {
+            Answer::Result(rewrite::wrap_uris(place, &target.backend, raw))
+        }
+        other => other,
+    }
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    name: Option<String>,
+    uri: Option<String>,
+}
+
+/// `completion/complete`: the member is in what is completed. A member that
+/// cannot complete has nothing to suggest.
+async fn complete(
+    table: &Arc<Table>,
+    view: &GatewayView,
+    call: Call,
+    caller: &Caller,
+) -> Result<Answer, CallError> {
+    let invalid = || {
+        CallError::InvalidParams {
+        reason: "params.ref must name a prompt ({\"type\":\"ref/prompt\",\"name\":…}) or a resource ({\"type\":\"ref/resource\",\"uri\":…})".to_owned(),
+    }
+    };
+    let raw = call.params.get(Key::Ref).ok_or_else(invalid)?;
+    let reference: Reference = serde_json::from_slice(&raw).map_err(|_| invalid())?;
+    let (target, key) = match (&reference.name, &reference.uri) {
+        (Some(name), _) => {
+            let target = view.prompts.get(name.as_str()).cloned();
+            (target.ok_or_else(|| CallError::UnknownPrompt { name: name.clone() })?, "name")
+        }
+        (None, Some(uri)) => {
+            (view.resource(uri).ok_or_else(|| CallError::UnknownResource { uri: uri.clone() })?, "uri")
+        }
+        (None, None) => return Err(invalid()),
+    };
+    let can = table.snapshot.catalogs.get(&target.backend).is_none_or(|c| c.declares("completions"));
+    if !can {
+        return Ok(Answer::Result(results::no_completion(call.client.version)));
+    }
+    let mut call = call;
+    if reference.name.as_deref().or(reference.uri.as_deref()) != Some(target.own.as_str()) {
+        let params = call.params.patch().set_in("ref", key, crate::mcp::text::encode(&target.own)).finish();
+        call = with_params(&call, params);
+    }
+    forward(table, view, &target.backend, "", call, caller).await
+}
+
+/// `logging/setLevel`: for every member that logs. One that cannot be reached
+/// now does not keep the others from it.
+async fn set_level(
+    table: &Arc<Table>,
+    view: &GatewayView,
+    call: Call,
+    caller: &Caller,
+) -> Result<Answer, CallError> {
+    let logs = |backend: &&ResourceName| {
+        table.snapshot.catalogs.get(*backend).is_some_and(|catalog| catalog.declares("logging"))
+    };
+    let mut answer = Ok(Answer::Result(Object::default().finish()));
+    for backend in view.members.iter().filter(logs) {
+        let one = forward(table, view, backend, "", call.clone(), caller).await;
+        if !matches!(one, Ok(Answer::Result(_))) {
+            answer = one;
+        }
+    }
+    answer
+}

@@ -9,10 +9,13 @@
 pub mod cache;
 pub mod control;
 pub mod discovery;
+pub mod downstream;
 pub mod gateway;
 pub mod mcp;
+pub mod node;
 pub mod seal;
 pub mod snapshot;
+pub mod upstream;
 
 /// An error with its causes, for the log.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

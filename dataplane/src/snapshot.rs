@@ -70,9 +70,8 @@ impl Snapshot {
         for (backend, parts) in parts {
             match discovery::join_catalog(parts.into_values()) {
                 Ok(whole) => _ = catalogs.insert(backend, Arc::new(Catalog::new(whole))),
-                Err(error) => {
-                    refusals.push(Refusal { resource: format!("catalog/{backend}"), reason: error.to_string() })
-                }
+                Err(error) => refusals
+                    .push(Refusal { resource: format!("catalog/{backend}"), reason: error.to_string() }),
             }
         }
         if !refusals.is_empty() {

@@ -77,7 +77,10 @@ impl EventStream {
     pub fn try_push(&self, data: &[u8]) -> bool {
         let mut state = self.state.lock();
         let unread = state.next_sequence - state.read_to;
-        if state.attached && unread > 0 && (unread as usize >= BACKLOG_EVENTS_MAX || state.unread_bytes() >= BACKLOG_BYTES_MAX) {
+        if state.attached
+            && unread > 0
+            && (unread as usize >= BACKLOG_EVENTS_MAX || state.unread_bytes() >= BACKLOG_BYTES_MAX)
+        {
             return false;
         }
         self.append(&mut state, data, None);
@@ -89,7 +92,16 @@ impl EventStream {
     fn append(&self, state: &mut State, data: &[u8], retry: Option<Duration>) {
         let sequence = state.next_sequence;
         state.next_sequence += 1;
-        let event = sse::encode(Some(&format!("{}.{sequence}", self.label)), retry, data);
+        let id = format!("{}.{sequence}", self.label);
+        let mut event = Vec::with_capacity(data.len() + id.len() + 24);
+        match retry {
+            Some(retry) => {
+                let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
+                sse::encode_priming(&id, Some(retry_ms), &mut event);
+            }
+            None => sse::encode(Some(&id), data, &mut event),
+        }
+        let event = Bytes::from(event);
         state.backlog_bytes += event.len();
         state.backlog.push_back((sequence, event));
         while state.backlog.len() > 1
@@ -192,7 +204,7 @@ impl Reader {
                 }
             }
             if tokio::time::timeout(KEEP_ALIVE_EVERY, waiting).await.is_err() {
-                return Some(Bytes::from_static(b": keep-alive\n\n"));
+                return Some(Bytes::from_static(sse::KEEP_ALIVE));
             }
         }
     }
@@ -200,8 +212,12 @@ impl Reader {
 
 impl State {
     fn take_unread(&mut self) -> Bytes {
-        let unread: Vec<&Bytes> =
-            self.backlog.iter().filter(|(sequence, _)| *sequence >= self.read_to).map(|(_, event)| event).collect();
+        let unread: Vec<&Bytes> = self
+            .backlog
+            .iter()
+            .filter(|(sequence, _)| *sequence >= self.read_to)
+            .map(|(_, event)| event)
+            .collect();
         let chunk = match unread.as_slice() {
             [only] => (*only).clone(),
             several => {
@@ -247,7 +263,10 @@ mod tests {
         stream.finish();
         let mut second = stream.attach(Some(1));
         let chunk = text(second.next().await);
-        assert!(!chunk.contains("data: 1") && chunk.contains("data: 2") && chunk.contains("data: 3"), "{chunk}");
+        assert!(
+            !chunk.contains("data: 1") && chunk.contains("data: 2") && chunk.contains("data: 3"),
+            "{chunk}"
+        );
         assert!(second.next().await.is_none());
         assert!(stream.is_over());
     }
@@ -289,6 +308,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_says_that_it_is_alive() {
         let stream = EventStream::new("s".into());
-        assert_eq!(text(stream.attach(None).next().await), ": keep-alive\n\n");
+        assert_eq!(text(stream.attach(None).next().await).as_bytes(), sse::KEEP_ALIVE);
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 
 use mt_proto::resource::ResourceName;
 
-use crate::mcp::{Method, Params, ProtocolVersion, RawId, RpcError};
+use crate::mcp::{Method, Params, ProtocolVersion, RawId, RpcError, error::code};
 
 /// Messages to a client that wait until its door takes them. A full queue
 /// holds the backend back: nothing is dropped, nothing grows.
@@ -198,9 +198,35 @@ pub enum CallError {
     #[error("backend {backend} has ended the session")]
     SessionLost { backend: ResourceName },
     /// Needs the era bridge.
-    #[error("backend {backend} speaks only the {backend_era} protocol, this client the {client_era} one; bridging them is not available yet")]
+    #[error(
+        "backend {backend} speaks only the {backend_era} protocol, this client the {client_era} one; bridging them is not available yet"
+    )]
     EraMismatch { backend: ResourceName, backend_era: &'static str, client_era: &'static str },
     /// An error that is already what the client shall see.
     #[error("{}", .0.message)]
     Rpc(RpcError),
+}
+
+impl CallError {
+    /// The one place where a failure becomes something a client can see. The
+    /// reasons of failed connections hold addresses, and stay in the log.
+    pub fn to_rpc(&self, version: ProtocolVersion) -> RpcError {
+        match self {
+            CallError::UnknownTool { name } => RpcError::unknown_tool(name),
+            CallError::UnknownPrompt { name } => RpcError::unknown_prompt(name),
+            CallError::UnknownResource { uri } => RpcError::resource_not_found(version, uri),
+            CallError::UnknownMethod { method } => RpcError::method_not_found(method),
+            CallError::InvalidParams { reason } => RpcError::invalid_params(reason.clone()),
+            CallError::Timeout { backend, limit } => RpcError::upstream_timeout(backend.as_str(), *limit),
+            CallError::Unreachable { backend, .. } => RpcError::upstream_unreachable(backend.as_str()),
+            CallError::Lost { backend, .. } => RpcError::upstream_lost(backend.as_str(), true),
+            CallError::Protocol { backend, .. } => RpcError::upstream_invalid(backend.as_str()),
+            CallError::NeedsAuth { backend, status } => RpcError::upstream_refused(backend.as_str(), *status),
+            CallError::Overloaded { backend, .. } => RpcError::upstream_overloaded(backend.as_str()),
+            CallError::Disabled { backend } => RpcError::upstream_unreachable(backend.as_str()),
+            CallError::SessionLost { .. } => RpcError::session_not_found(),
+            CallError::EraMismatch { .. } => RpcError::new(code::ERA_MISMATCH, self.to_string()),
+            CallError::Rpc(error) => error.clone(),
+        }
+    }
 }

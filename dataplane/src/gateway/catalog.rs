@@ -83,7 +83,11 @@ mod tests {
     #[test]
     fn an_entry_without_a_name_is_left_out_and_counted() {
         let catalog = Catalog::new(CatalogPb {
-            tools: vec![Bytes::from_static(br#"{"name":"a\u0062"}"#), Bytes::from_static(b"[]"), Bytes::from_static(b"{}")],
+            tools: vec![
+                Bytes::from_static(br#"{"name":"a\u0062"}"#),
+                Bytes::from_static(b"[]"),
+                Bytes::from_static(b"{}"),
+            ],
             ..CatalogPb::default()
         });
         assert_eq!(catalog.tools.iter().map(|t| t.key.as_str()).collect::<Vec<_>>(), ["ab"]);

@@ -16,9 +16,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     catalog::{Catalog, Entry},
+    rewrite::{self, Place},
     uri,
 };
-use crate::mcp::{splice, version::Era};
+use crate::mcp::{Era, splice::Patch};
 
 /// The kinds of lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +31,8 @@ pub enum ListKind {
 }
 
 impl ListKind {
-    pub const ALL: [ListKind; 4] = [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::Templates];
+    pub const ALL: [ListKind; 4] =
+        [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::Templates];
 
     /// The member of the result that holds the entries.
     pub fn member(self) -> &'static str {
@@ -109,7 +111,8 @@ impl GatewayView {
 
         let mut clashes = Vec::new();
         let (tools, tool_list) = merge_named(&members, ListKind::Tools, |c| &c.tools, wraps, &mut clashes);
-        let (prompts, prompt_list) = merge_named(&members, ListKind::Prompts, |c| &c.prompts, wraps, &mut clashes);
+        let (prompts, prompt_list) =
+            merge_named(&members, ListKind::Prompts, |c| &c.prompts, wraps, &mut clashes);
         let resources = merge_resources(&members, "uri", |c| &c.resources, wraps);
         let templates = merge_resources(&members, "uriTemplate", |c| &c.templates, wraps);
         let catalogs: Vec<&Catalog> = members.iter().map(|(_, c)| c.as_ref()).collect();
@@ -225,10 +228,10 @@ fn merge_named(
             }
             let mut raw = entry.raw.clone();
             if name != entry.key {
-                raw = splice::set_string(&raw, "name", &name);
+                raw = with_text(&raw, "name", &name);
             }
             if wraps {
-                raw = wrap_ui_resource(raw, &member.backend);
+                raw = rewrite::wrap_uris(Place::Tool, &member.backend, raw);
             }
             list.push(raw);
             index.insert(name, Target { backend: member.backend.clone(), own: entry.key.clone() });
@@ -239,21 +242,6 @@ fn merge_named(
 
 fn chosen(member: &Member, name: &str) -> bool {
     member.include.as_ref().is_none_or(|include| include.is_match(name)) && !member.exclude.is_match(name)
-}
-
-/// A tool's `_meta.ui.resourceUri` (and its older flat form) names a resource
-/// of the same backend.
-fn wrap_ui_resource(raw: Bytes, backend: &ResourceName) -> Bytes {
-    if memchr::memmem::find(&raw, b"resourceUri").is_none() {
-        return raw;
-    }
-    let Ok(mut tool) = serde_json::from_slice::<Value>(&raw) else { return raw };
-    for pointer in ["/_meta/ui/resourceUri", "/_meta/ui~1resourceUri"] {
-        if let Some(Value::String(found)) = tool.pointer_mut(pointer) {
-            *found = uri::wrap(backend, found);
-        }
-    }
-    Bytes::from(tool.to_string())
 }
 
 fn merge_resources(
@@ -267,12 +255,21 @@ fn merge_resources(
         .flat_map(|(member, catalog)| entries(catalog).iter().map(move |entry| (member, entry)))
         .map(|(member, entry)| {
             if wraps {
-                splice::set_string(&entry.raw, key, &uri::wrap(&member.backend, &entry.key))
+                with_text(&entry.raw, key, &uri::wrap(&member.backend, &entry.key))
             } else {
                 entry.raw.clone()
             }
         })
         .collect()
+}
+
+/// The entry with another text in one member; every other byte stays.
+fn with_text(entry: &Bytes, key: &str, text: &str) -> Bytes {
+    match Patch::of(entry) {
+        Ok(patch) => patch.set_text(key, text).finish(),
+        // It was read as an object when the catalog was made.
+        Err(_) => entry.clone(),
+    }
 }
 
 /// The union of what the members can do, less what this gateway cannot relay.

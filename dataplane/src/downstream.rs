@@ -1,0 +1,233 @@
+//! The clients' side of a node: the doors.
+//!
+//! ```text
+//!  socket ─► guard (Host, Origin) ─► path ─► gateway ─┬─ modern: one request, one response   (modern.rs)
+//!                                                     └─ legacy: sessions, streams            (legacy.rs)
+//! ```
+//!
+//! A door frames messages and keeps what its era needs; what a message means is
+//! the pipeline's business. The era of a request is decided here, once.
+
+mod body;
+mod guard;
+mod legacy;
+mod meters;
+mod modern;
+mod reply;
+pub mod session;
+pub mod stream;
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method as HttpMethod, Request, Response, StatusCode};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use mt_proto::resource::ResourceName;
+use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+pub use self::meters::Meters;
+use self::{body::Body, reply::refuse};
+use crate::{
+    gateway::view::GatewayView,
+    mcp::{Era, Limits, Message, ProtocolVersion, RpcError, envelope, headers, meta::Meta},
+    node::{Node, Table},
+};
+
+/// The longest body of a request.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
+/// Sockets that are open at once; more wait in the listener's backlog.
+pub const CONNECTIONS_MAX: usize = 8_192;
+/// How long a client may take to send the head of a request.
+pub const HEAD_MAX: Duration = Duration::from_secs(10);
+/// How long it may take to send the body.
+pub const BODY_MAX: Duration = Duration::from_secs(60);
+/// How long requests that are under way may take when the node stops.
+pub const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// After a failed `accept` (no file descriptors, say).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Between two looks for sessions that nobody uses.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// Serves clients until the shutdown, then lets requests that are under way
+/// finish, for at most [`DRAIN_MAX`].
+///
+/// # Errors
+/// None while running: a failed `accept` is tried again.
+pub async fn serve(node: Arc<Node>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    let graceful = GracefulShutdown::new();
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_headers(100)
+        .max_buf_size(64 << 10);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(32 << 10);
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        let permit = tokio::select! {
+            () = shutdown.cancelled() => break,
+            _ = sweep.tick() => {
+                sweep_sessions(&node);
+                continue;
+            }
+            permit = connections.clone().acquire_owned() => permit.map_err(io::Error::other)?,
+        };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            _ = sweep.tick() => {
+                sweep_sessions(&node);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                warn!(%error, "accept failed, trying again");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        // A small answer must not wait for the acknowledgment of the one before.
+        _ = socket.set_nodelay(true);
+        let service_node = node.clone();
+        let service = service_fn(move |request| {
+            let node = service_node.clone();
+            async move { Ok::<_, Infallible>(handle(node, request).await) }
+        });
+        let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
+        let connection = graceful.watch(connection);
+        let meters = node.meters.clone();
+        node.tracker.spawn(async move {
+            meters.connections.increment(1.0);
+            if let Err(error) = connection.await {
+                debug!(error = %error, "connection ended early");
+            }
+            meters.connections.decrement(1.0);
+            drop(permit);
+        });
+    }
+    drop(listener);
+    _ = tokio::time::timeout(DRAIN_MAX, graceful.shutdown()).await;
+    Ok(())
+}
+
+fn sweep_sessions(node: &Arc<Node>) {
+    for session in node.sessions.sweep(Instant::now()) {
+        legacy::close_upstream(node, &session);
+    }
+    node.meters.sessions.set(node.sessions.len() as f64);
+}
+
+/// What every request needs: the configuration it is served with, and its gateway.
+struct Door {
+    node: Arc<Node>,
+    table: Arc<Table>,
+    view: Arc<GatewayView>,
+    principal: Arc<str>,
+}
+
+async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
+    let origin = match guard::check(&node.options, request.headers(), request.uri()) {
+        Ok(origin) => origin,
+        Err(error) => return refuse(StatusCode::FORBIDDEN, None, &error),
+    };
+    let mut response = if request.method() == HttpMethod::OPTIONS && origin.is_some() {
+        reply::empty(StatusCode::NO_CONTENT)
+    } else {
+        route(node, request).await
+    };
+    if let Some(origin) = origin {
+        guard::allow_origin(response.headers_mut(), origin);
+    }
+    response
+}
+
+async fn route(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path();
+    if path == "/health" {
+        return reply::health(&node);
+    }
+    let Some(name) = gateway_of(path) else {
+        let error = RpcError::invalid_request(format!(
+            "nothing is served at {path:?}: gateways are at /g/NAME/mcp, the default one at /mcp"
+        ));
+        return refuse(StatusCode::NOT_FOUND, None, &error);
+    };
+    let table = node.table();
+    if table.snapshot.generation == 0 {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, None, &RpcError::not_ready());
+    }
+    let Some(view) = table.snapshot.gateways.get(name).cloned() else {
+        let error = RpcError::invalid_request(format!("there is no gateway {name:?} on this node"));
+        return refuse(StatusCode::NOT_FOUND, None, &error);
+    };
+    let door = Door { principal: node.anonymous.clone(), node, table, view };
+    match *request.method() {
+        HttpMethod::POST => post(door, request).await,
+        HttpMethod::GET => legacy::get(door, request.headers()),
+        HttpMethod::DELETE => legacy::delete(door, request.headers()),
+        _ => reply::method_not_allowed(),
+    }
+}
+
+/// The gateway that a path names.
+fn gateway_of(path: &str) -> Option<&str> {
+    match path {
+        "/mcp" | "/mcp/streamable" | "/mcp/" => Some("default"),
+        _ => {
+            path.strip_prefix("/g/")?.strip_suffix("/mcp").filter(|name| name.parse::<ResourceName>().is_ok())
+        }
+    }
+}
+
+async fn post(door: Door, request: Request<Incoming>) -> Response<Body> {
+    let (head, incoming) = request.into_parts();
+    if !headers::is_json(&head.headers) {
+        let error = RpcError::invalid_request("the content type must be application/json");
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, &error);
+    }
+    let body = match body::read(incoming, BODY_BYTES_MAX, BODY_MAX).await {
+        Ok(body) => body,
+        Err(error) => return refuse(error.status(), None, &error.to_rpc()),
+    };
+    if envelope::is_batch(&body) {
+        return legacy::post_batch(door, &head.headers, body).await;
+    }
+    let message = match Message::parse(body.clone(), Limits::CLIENT) {
+        Ok(message) => message,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error.id.as_ref(), &RpcError::from(&error)),
+    };
+    match classify(&head.headers, &message) {
+        Ok((Era::Modern, meta)) => modern::post(door, &head.headers, message, &meta).await,
+        Ok((Era::Legacy, _)) => legacy::post(door, &head.headers, message, body).await,
+        Err(error) => refuse(StatusCode::BAD_REQUEST, reply::id_of(&message), &error),
+    }
+}
+
+/// Which era a message is of: modern if its body or its header says so. A body
+/// that claims to be modern is never served as legacy, or its checks could be
+/// avoided by leaving out a header.
+fn classify(head: &HeaderMap, message: &Message) -> Result<(Era, Meta), RpcError> {
+    let params = match message {
+        Message::Request(request) => &request.params,
+        Message::Notification(notification) => &notification.params,
+        Message::Response(_) => return Ok((header_era(head)?, Meta::default())),
+    };
+    let meta = Meta::of(params)?;
+    let era = if meta.is_modern() { Era::Modern } else { header_era(head)? };
+    Ok((era, meta))
+}
+
+fn header_era(head: &HeaderMap) -> Result<Era, RpcError> {
+    let Some(value) = head.get(headers::PROTOCOL_VERSION) else { return Ok(Era::Legacy) };
+    let text = value.to_str().unwrap_or("(not text)").trim();
+    ProtocolVersion::parse(text).map(ProtocolVersion::era).ok_or_else(|| RpcError::unsupported_version(text))
+}

@@ -1,0 +1,126 @@
+//! Bodies: read within bounds, written without copies.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{BoxStream, Stream};
+use http::StatusCode;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::mcp::RpcError;
+
+/// The body of a response.
+pub enum Body {
+    /// All of it, once.
+    Full(Option<Bytes>),
+    /// As it comes.
+    Stream(BoxStream<'static, Bytes>),
+}
+
+impl Body {
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Body::Full(Some(bytes.into()))
+    }
+
+    pub fn empty() -> Self {
+        Body::Full(None)
+    }
+
+    pub fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Body::Stream(Box::pin(stream))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Stream(stream) => {
+                stream.as_mut().poll_next(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Body::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Body::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Why a request has no body that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("the body is longer than {0} bytes")]
+    TooLong(usize),
+    #[error("the body did not arrive within {0:?}")]
+    TooSlow(Duration),
+    #[error("the body ended early")]
+    Broken,
+}
+
+impl ReadError {
+    pub fn status(self) -> StatusCode {
+        match self {
+            ReadError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ReadError::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            ReadError::Broken => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    pub fn to_rpc(self) -> RpcError {
+        match self {
+            ReadError::TooLong(bytes_max) => RpcError::too_large(bytes_max),
+            ReadError::TooSlow(_) | ReadError::Broken => RpcError::invalid_request(self.to_string()),
+        }
+    }
+}
+
+/// Reads a whole body. One that came in one piece is not copied; a declared
+/// length over the limit is refused before anything is read.
+pub async fn read(mut incoming: Incoming, bytes_max: usize, within: Duration) -> Result<Bytes, ReadError> {
+    let declared = incoming.size_hint().lower();
+    if declared > bytes_max as u64 {
+        return Err(ReadError::TooLong(bytes_max));
+    }
+    let reading = async {
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(frame) = incoming.frame().await {
+            let Ok(data) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
+            if first.len() + rest.len() + data.len() > bytes_max {
+                return Err(ReadError::TooLong(bytes_max));
+            }
+            if first.is_empty() && rest.is_empty() {
+                first = data;
+            } else {
+                if rest.is_empty() {
+                    rest.reserve((declared as usize).max(first.len() + data.len()));
+                    rest.extend_from_slice(&first);
+                    first = Bytes::new();
+                }
+                rest.extend_from_slice(&data);
+            }
+        }
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
+    };
+    tokio::time::timeout(within, reading).await.unwrap_or(Err(ReadError::TooSlow(within)))
+}

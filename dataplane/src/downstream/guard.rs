@@ -1,0 +1,158 @@
+//! Who may talk to a node at all, before anything of the request is looked at.
+//!
+//! A page in a browser can make it send requests to `127.0.0.1`, or to a name
+//! that an attacker's DNS points there. So `Host` must be a name of this node
+//! and `Origin`, where a browser sends one, a page that may use it.
+
+use http::{HeaderMap, HeaderValue, Uri, header};
+
+use crate::{mcp::RpcError, node::NodeOptions};
+
+/// Refuses foreign hosts and origins. Gives back the origin that CORS must name.
+///
+/// # Errors
+/// What the client is told, with HTTP 403.
+pub fn check(options: &NodeOptions, headers: &HeaderMap, uri: &Uri) -> Result<Option<HeaderValue>, RpcError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next(), uri.authority()) {
+        // HTTP/2 has the authority in its head; an absolute URI names it too.
+        (None, _, Some(authority)) => authority.as_str().to_owned(),
+        (Some(host), None, None) => host.to_str().unwrap_or_default().to_owned(),
+        (Some(host), None, Some(authority)) if host.as_bytes() == authority.as_str().as_bytes() => {
+            authority.as_str().to_owned()
+        }
+        _ => return Err(refused("the request must have one Host")),
+    };
+    if !allowed(host_name(&host), &options.allowed_hosts) {
+        return Err(refused("this Host is not served here; a node's --allowed-host names more"));
+    }
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else { return Ok(None) };
+    let text = origin.to_str().unwrap_or_default();
+    let local = text.split_once("://").is_some_and(|(scheme, authority)| {
+        matches!(scheme, "http" | "https") && is_loopback(host_name(authority))
+    });
+    let listed = options.allowed_origins.iter().any(|allowed| allowed == "*" || allowed == text);
+    if origins.next().is_some() || !(local || listed) {
+        return Err(RpcError::origin_refused());
+    }
+    Ok(Some(origin.clone()))
+}
+
+/// Lets the page that asked read the answer.
+pub fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
+    const ALLOWED: &str = "content-type, accept, authorization, last-event-id, mcp-session-id, \
+                           mcp-protocol-version, mcp-method, mcp-name";
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("mcp-session-id, mcp-protocol-version, www-authenticate"),
+    );
+}
+
+fn refused(why: &'static str) -> RpcError {
+    RpcError::invalid_request(why)
+}
+
+/// Without the port. Empty if the text is no authority.
+fn host_name(authority: &str) -> &str {
+    if authority.contains(['@', '/', '\\', ' ', '?', '#']) {
+        return "";
+    }
+    let (name, port) = match authority.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((_, "")) => return authority,
+            Some((name, port)) => (&authority[..name.len() + 2], port.strip_prefix(':')),
+            None => return "",
+        },
+        None => match authority.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => return authority,
+        },
+    };
+    let digits = |port: &str| !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+    if port.is_some_and(digits) { name } else { "" }
+}
+
+fn allowed(name: &str, listed: &[String]) -> bool {
+    !name.is_empty() && (is_loopback(name) || listed.iter().any(|l| l == "*" || l.eq_ignore_ascii_case(name)))
+}
+
+fn is_loopback(name: &str) -> bool {
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|local| local.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(host: &str, origin: Option<&str>, options: &NodeOptions) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
+        }
+        check(options, &headers, &Uri::from_static("/mcp")).is_ok()
+    }
+
+    #[test]
+    fn only_loopback_and_listed_hosts_are_served() {
+        let options = NodeOptions { allowed_hosts: vec!["mcp.example".into()], ..NodeOptions::default() };
+        for host in ["localhost", "LOCALHOST:1", "127.0.0.1:3001", "[::1]", "[::1]:3001", "mcp.example:443"] {
+            assert!(verdict(host, None, &options), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.",
+            "localhost.evil",
+            "127.0.0.1.evil",
+            "[::ffff:127.0.0.1]",
+            "localhost:1@evil",
+            "localhost:",
+            "localhost:x",
+            "localhost:123456",
+            "[::1",
+            "[::1]x",
+            "",
+            "user@localhost",
+            "0.0.0.0",
+            "127.0.0.2",
+        ] {
+            assert!(!verdict(host, None, &options), "{host}");
+        }
+    }
+
+    #[test]
+    fn only_local_and_listed_pages_may_ask() {
+        let options =
+            NodeOptions { allowed_origins: vec!["https://ui.example".into()], ..NodeOptions::default() };
+        for origin in ["http://localhost:5173", "https://127.0.0.1", "http://[::1]:80", "https://ui.example"]
+        {
+            assert!(verdict("localhost", Some(origin), &options), "{origin}");
+        }
+        for origin in [
+            "null",
+            "http://evil.example",
+            "https://ui.example:444",
+            "http://localhost.evil",
+            "file://localhost",
+            "http://localhost@evil",
+            "localhost",
+            "",
+            "http://localhost/x",
+        ] {
+            assert!(!verdict("localhost", Some(origin), &options), "{origin}");
+        }
+    }
+
+    #[test]
+    fn two_hosts_are_none() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::HOST, HeaderValue::from_static("localhost"));
+        headers.append(header::HOST, HeaderValue::from_static("evil.example"));
+        assert!(check(&NodeOptions::default(), &headers, &Uri::from_static("/mcp")).is_err());
+    }
+}

@@ -1,0 +1,431 @@
+//! The door of legacy clients over streamable HTTP: `initialize`, sessions,
+//! streams that can be resumed, questions to the client.
+//!
+//! A call runs in a task of its own: a client that loses its connection has not
+//! cancelled anything in these revisions.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream, stream::FuturesUnordered};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+
+use super::{
+    Door,
+    body::Body,
+    reply::{self, refuse},
+    session::{Session, SessionError},
+    stream::{EventStream, RETRY_DEFAULT},
+};
+use crate::{
+    gateway::{
+        self,
+        call::{Answer, Ask, Call, CallError, Caller, Reply, ToClient},
+        subscription::{changed_lists, digests},
+    },
+    mcp::{
+        Era, Key, Limits, Message, Method, Notification, Outcome, Request, Response as RpcResponse, RpcError,
+        envelope, headers, meta::Initialize, splice,
+    },
+    node::Node,
+};
+
+/// A bound for calls that are answered here; a backend's own comes later.
+const LOCAL_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+
+type Ended = Option<Result<Answer, CallError>>;
+
+/// Takes one message.
+pub async fn post(door: Door, head: &HeaderMap, message: Message, body: Bytes) -> Response<Body> {
+    if let Message::Request(Request { method: Method::Initialize, .. }) = &message {
+        let Message::Request(request) = message else { return reply::accepted() };
+        return initialize(&door, &request);
+    }
+    let session = match session(&door, head) {
+        Ok(session) => session,
+        Err(refusal) => return refusal.response(reply::id_of(&message)),
+    };
+    session.touch();
+    match message {
+        Message::Request(request) => call(door, session, request).await,
+        Message::Notification(notification) => {
+            notified(&door, &session, notification, body).await;
+            reply::accepted()
+        }
+        Message::Response(response) => {
+            replied(&session, response);
+            reply::accepted()
+        }
+    }
+}
+
+/// Opens a session. Nothing is asked of a backend: what the gateway can do is in
+/// the catalog.
+fn initialize(door: &Door, request: &Request) -> Response<Body> {
+    let asked = match Initialize::read(&request.params) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, Some(&request.id), &error),
+    };
+    let opened = door.node.sessions.open(
+        &door.node.keys(),
+        &door.view.gateway.name,
+        &door.principal,
+        asked.version,
+        asked.client_info,
+        asked.capabilities,
+    );
+    match opened {
+        Ok((token, _)) => {
+            let result = gateway::initialize(&door.view, asked.version);
+            let mut response = reply::json(StatusCode::OK, splice::response(&request.id, &result));
+            let token = HeaderValue::from_str(&token).expect("tokens are visible ASCII");
+            response.headers_mut().insert(headers::SESSION_ID, token);
+            response
+        }
+        Err(SessionError::Full) => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, Some(&request.id), &RpcError::overloaded())
+        }
+        Err(error) => {
+            refuse(StatusCode::BAD_REQUEST, Some(&request.id), &RpcError::invalid_params(error.to_string()))
+        }
+    }
+}
+
+/// Why a request has no session to be served in.
+enum Refusal {
+    Missing,
+    Unknown,
+    Full,
+}
+
+impl Refusal {
+    fn response(self, id: Option<&crate::mcp::RawId>) -> Response<Body> {
+        match self {
+            Refusal::Missing => {
+                let error = RpcError::invalid_request("Mcp-Session-Id is missing: send initialize first");
+                refuse(StatusCode::BAD_REQUEST, id, &error)
+            }
+            Refusal::Unknown => refuse(StatusCode::NOT_FOUND, id, &RpcError::session_not_found()),
+            Refusal::Full => refuse(StatusCode::SERVICE_UNAVAILABLE, id, &RpcError::overloaded()),
+        }
+    }
+}
+
+fn token(head: &HeaderMap) -> Result<&str, Refusal> {
+    let value = head.get(headers::SESSION_ID).ok_or(Refusal::Missing)?;
+    value.to_str().map_err(|_| Refusal::Unknown)
+}
+
+fn session(door: &Door, head: &HeaderMap) -> Result<Arc<Session>, Refusal> {
+    let token = token(head)?;
+    let found = door.node.sessions.find(&door.node.keys(), &door.view.gateway.name, &door.principal, token);
+    found.map_err(|error| match error {
+        SessionError::Full => Refusal::Full,
+        SessionError::Unknown | SessionError::TooLarge => Refusal::Unknown,
+    })
+}
+
+/// Answers a request: JSON if the answer comes first, else a stream.
+async fn call(door: Door, session: Arc<Session>, request: Request) -> Response<Body> {
+    let (id, version, began) = (request.id.clone(), session.client.version, Instant::now());
+    let (node, meters) = (door.node.clone(), door.node.meters.clone());
+    let Some((mut task, mut from_call)) = start(&door, &session, request) else {
+        let error =
+            RpcError::invalid_request("a request with this id is under way, or too many requests are");
+        return refuse(StatusCode::BAD_REQUEST, Some(&id), &error);
+    };
+    tokio::select! {
+        biased;
+        Some(first) = from_call.recv() => {
+            let stream = session.open_stream();
+            let reader = stream.attach(None);
+            if version.polls_sse() {
+                stream.prime(RETRY_DEFAULT);
+            }
+            let pump = Pump { session, stream };
+            node.tracker.spawn(async move {
+                pump.run(first, from_call).await;
+                if let Ok(Some(answer)) = task.await {
+                    let (message, ok) = reply::message(&id, version, &answer);
+                    pump.stream.push(&message).await;
+                    meters.answered(Era::Legacy, ok, began.elapsed());
+                }
+                pump.stream.finish();
+            });
+            reply::events(body_of(reader))
+        }
+        ended = &mut task => match ended {
+            Ok(Some(answer)) => {
+                if let Err(CallError::SessionLost { .. }) = answer {
+                    session.ended.cancel();
+                }
+                let (body, ok) = reply::message(&id, version, &answer);
+                meters.answered(Era::Legacy, ok, began.elapsed());
+                reply::json(reply::status(version, &answer), body)
+            }
+            // Cancelled by the client, which expects no answer, or by the end of the session.
+            Ok(None) => refuse(StatusCode::OK, Some(&id), &RpcError::cancelled()),
+            Err(_) => refuse(StatusCode::OK, Some(&id), &RpcError::internal()),
+        }
+    }
+}
+
+/// Starts a call in a task of its own. None: its id is in use, or there are too many.
+fn start(
+    door: &Door,
+    session: &Arc<Session>,
+    request: Request,
+) -> Option<(JoinHandle<Ended>, mpsc::Receiver<ToClient>)> {
+    let running = session.begin(&request.id)?;
+    if session.mark_upstream() {
+        attend(door.node.clone(), session.clone());
+    }
+    let call = Call {
+        id: request.id,
+        method: request.method,
+        params: request.params,
+        client: session.client.clone(),
+        deadline: Instant::now() + LOCAL_LIMIT,
+        param_headers: Vec::new(),
+    };
+    let (caller, from_call) = Caller::channel();
+    let (node, table, view) = (door.node.clone(), door.table.clone(), door.view.clone());
+    let ended = session.ended.clone();
+    let task = door.node.tracker.spawn(async move {
+        if !call.method.exists_in(call.client.version) || !call.method.is_for_server() {
+            let method = call.method.as_str().to_owned();
+            return Some(Err(CallError::UnknownMethod { method }));
+        }
+        tokio::select! {
+            answer = gateway::answer(&node, &table, &view, call, &caller) => Some(answer),
+            () = running.cancelled.cancelled() => None,
+            () = ended.cancelled() => None,
+        }
+    });
+    Some((task, from_call))
+}
+
+/// Carries what a callee says onto one stream of a session.
+struct Pump {
+    session: Arc<Session>,
+    stream: Arc<EventStream>,
+}
+
+impl Pump {
+    /// Until the callee has said everything.
+    async fn run(&self, first: ToClient, mut from_callee: mpsc::Receiver<ToClient>) {
+        let mut asked = FuturesUnordered::new();
+        let mut next = Some(first);
+        loop {
+            match next.take() {
+                Some(ToClient::Notify(message)) => self.stream.push(&message).await,
+                Some(ToClient::Pause { retry }) => self.pause(retry),
+                Some(ToClient::Ask(ask)) => {
+                    let Ask { questions, replies } = ask;
+                    let mut waiting = Vec::with_capacity(questions.len());
+                    for question in questions {
+                        // Too many questions wait: the callee hears that nobody answers.
+                        let Some((id, answer)) = self.session.ask() else { break };
+                        let message = splice::request(&id, &question.method, Some(&question.params));
+                        self.stream.push(&message).await;
+                        waiting.push(answer);
+                    }
+                    asked.push(async move {
+                        let answers: Result<Vec<Reply>, _> =
+                            futures_util::future::try_join_all(waiting).await;
+                        if let Ok(answers) = answers {
+                            _ = replies.send(answers);
+                        }
+                    });
+                }
+                None => {}
+            }
+            tokio::select! {
+                said = from_callee.recv() => match said {
+                    Some(said) => next = Some(said),
+                    None => return,
+                },
+                Some(()) = asked.next() => {}
+            }
+        }
+    }
+
+    /// Lets a client that can come back do so, as the backend has done.
+    fn pause(&self, retry: Option<std::time::Duration>) {
+        if self.session.client.version.polls_sse() {
+            if let Some(retry) = retry {
+                self.stream.prime(retry);
+            }
+            self.stream.pause();
+        }
+    }
+}
+
+fn body_of(reader: super::stream::Reader) -> Body {
+    Body::stream(stream::unfold(reader, |mut reader| async move {
+        reader.next().await.map(|chunk| (chunk, reader))
+    }))
+}
+
+/// Looks after a session's own stream: what belongs to no call, and lists that change.
+fn attend(node: Arc<Node>, session: Arc<Session>) {
+    let Some(mut events) = session.take_events() else { return };
+    let tracker = node.tracker.clone();
+    tracker.spawn(async move {
+        let pump = Pump { stream: session.inbox.clone(), session: session.clone() };
+        let lists = |node: &Node| node.snapshot().gateways.get(&session.gateway).map(|view| digests(view));
+        let mut in_service = node.watch();
+        let mut shown = lists(&node);
+        let said = async {
+            if let Some(first) = events.recv().await {
+                pump.run(first, events).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let announced = async {
+            while in_service.changed().await.is_ok() {
+                let now = lists(&node);
+                if let (Some(before), Some(now)) = (&shown, &now) {
+                    for message in changed_lists(before, now) {
+                        session.inbox.try_push(&message);
+                    }
+                }
+                shown = now;
+            }
+        };
+        tokio::select! {
+            () = said => {}
+            () = announced => {}
+            () = session.ended.cancelled() => {}
+            () = node.shutdown.cancelled() => {}
+        }
+        session.inbox.finish();
+    });
+}
+
+async fn notified(door: &Door, session: &Arc<Session>, notification: Notification, body: Bytes) {
+    match notification.method {
+        // The session has been open since `initialize` was answered.
+        Method::Initialized => {}
+        Method::Cancelled => {
+            if let Some(id) = notification.params.id(Key::RequestId) {
+                session.cancel(&id);
+            }
+        }
+        method => gateway::notify(&door.table, &door.view, &session.client, &method, body).await,
+    }
+}
+
+fn replied(session: &Session, response: RpcResponse) {
+    let Some(id) = response.id else { return };
+    session.reply(
+        &id,
+        match response.outcome {
+            Outcome::Result(result) => Ok(result),
+            Outcome::Error(error) => Err(error),
+        },
+    );
+}
+
+/// A batch: only the one revision that has them, never with `initialize`.
+pub async fn post_batch(door: Door, head: &HeaderMap, body: Bytes) -> Response<Body> {
+    let session = match session(&door, head) {
+        Ok(session) if session.client.version.allows_batch() => session,
+        Ok(_) => {
+            let error = RpcError::invalid_request("this protocol version has no batches: send one message");
+            return refuse(StatusCode::BAD_REQUEST, None, &error);
+        }
+        Err(refusal) => return refusal.response(None),
+    };
+    session.touch();
+    let messages = match envelope::split_batch(&body, Limits::CLIENT) {
+        Ok(messages) => messages,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, None, &RpcError::from(&error)),
+    };
+    door.node.meters.batch_messages.increment(messages.len() as u64);
+    let version = session.client.version;
+    let mut running = Vec::new();
+    let mut answers: Vec<Bytes> = Vec::new();
+    for bytes in messages {
+        match Message::parse(bytes.clone(), Limits::CLIENT) {
+            Ok(Message::Request(request)) => {
+                let id = request.id.clone();
+                match start(&door, &session, request) {
+                    Some((task, from_call)) => running.push((id, task, from_call)),
+                    None => {
+                        let error =
+                            RpcError::invalid_request("the id is in use, or too many requests are under way");
+                        answers.push(splice::error_response(Some(&id), &error));
+                    }
+                }
+            }
+            Ok(Message::Notification(notification)) => notified(&door, &session, notification, bytes).await,
+            Ok(Message::Response(response)) => replied(&session, response),
+            Err(error) => answers.push(splice::error_response(error.id.as_ref(), &RpcError::from(&error))),
+        }
+    }
+    if running.is_empty() && answers.is_empty() {
+        return reply::accepted();
+    }
+    for (id, task, mut from_call) in running {
+        // One JSON array has no place for what is said on the way; what comes is
+        // taken, so that no backend waits, and dropped questions tell it so.
+        let silent = async { while from_call.recv().await.is_some() {} };
+        let (ended, ()) = tokio::join!(task, silent);
+        if let Ok(Some(answer)) = ended {
+            answers.push(reply::message(&id, version, &answer).0);
+        }
+    }
+    let mut array = vec![b'['];
+    for (at, answer) in answers.iter().enumerate() {
+        if at > 0 {
+            array.push(b',');
+        }
+        array.extend_from_slice(answer);
+    }
+    array.push(b']');
+    reply::json(StatusCode::OK, array.into())
+}
+
+/// The session's own stream, or one that the client comes back to.
+pub fn get(door: Door, head: &HeaderMap) -> Response<Body> {
+    let session = match session(&door, head) {
+        Ok(session) => session,
+        // Without a session there is nothing to stream: modern clients have no GET.
+        Err(Refusal::Missing) => return reply::method_not_allowed(),
+        Err(refusal) => return refusal.response(None),
+    };
+    session.touch();
+    if session.mark_upstream() {
+        attend(door.node.clone(), session.clone());
+    }
+    let wanted = head.get(headers::LAST_EVENT_ID).and_then(|value| value.to_str().ok());
+    let reader = match wanted.and_then(|id| session.resume(id)) {
+        Some((stream, event)) => stream.attach(Some(event)),
+        None => session.inbox.attach(None),
+    };
+    reply::events(body_of(reader))
+}
+
+/// Ends a session.
+pub fn delete(door: Door, head: &HeaderMap) -> Response<Body> {
+    let found = token(head).and_then(|token| session(&door, head).map(|session| (token, session)));
+    match found {
+        Ok((token, session)) => {
+            door.node.sessions.end(token);
+            close_upstream(&door.node, &session);
+            reply::empty(StatusCode::NO_CONTENT)
+        }
+        Err(Refusal::Missing) => reply::method_not_allowed(),
+        Err(refusal) => refusal.response(None),
+    }
+}
+
+/// Closes what backends hold for a session that has ended.
+pub fn close_upstream(node: &Arc<Node>, session: &Arc<Session>) {
+    let table = node.table();
+    let Some(view) = table.snapshot.gateways.get(&session.gateway).cloned() else { return };
+    let client = session.client.clone();
+    node.tracker.spawn(async move { gateway::end_session(&table, &view, &client).await });
+}

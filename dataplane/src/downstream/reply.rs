@@ -1,0 +1,102 @@
+//! HTTP responses that carry JSON-RPC.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::body::Body;
+use crate::{
+    gateway::call::{Answer, CallError},
+    mcp::{Era, Message, ProtocolVersion, RawId, RpcError, splice},
+    node::Node,
+};
+
+/// A message that answers a call, and whether it is a result.
+pub fn message(id: &RawId, version: ProtocolVersion, answer: &Result<Answer, CallError>) -> (Bytes, bool) {
+    match answer {
+        Ok(Answer::Result(result)) => (splice::response(id, result), true),
+        Ok(Answer::Error(error)) => (splice::error_response(Some(id), error), false),
+        Err(error) => (splice::error_response(Some(id), &error.to_rpc(version)), false),
+    }
+}
+
+/// The HTTP status of an answer that is the whole response. A backend's error
+/// object has the status that its code has.
+pub fn status(version: ProtocolVersion, answer: &Result<Answer, CallError>) -> StatusCode {
+    let rpc = match answer {
+        Ok(Answer::Result(_)) => return StatusCode::OK,
+        Ok(Answer::Error(raw)) => match serde_json::from_slice::<Code>(raw) {
+            Ok(Code { code }) => RpcError::new(code, ""),
+            Err(_) => return StatusCode::OK,
+        },
+        Err(error) => error.to_rpc(version),
+    };
+    // A legacy client reads an error only from a 200, but starts again on a lost session.
+    if version.era() == Era::Legacy && !matches!(answer, Err(CallError::SessionLost { .. })) {
+        return StatusCode::OK;
+    }
+    StatusCode::from_u16(rpc.http_status(version.era())).unwrap_or(StatusCode::OK)
+}
+
+#[derive(serde::Deserialize)]
+struct Code {
+    code: i32,
+}
+
+/// A whole JSON body.
+pub fn json(status: StatusCode, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An event stream.
+pub fn events(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// No body.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// A notification or a response has been taken.
+pub fn accepted() -> Response<Body> {
+    empty(StatusCode::ACCEPTED)
+}
+
+pub fn method_not_allowed() -> Response<Body> {
+    let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
+    response
+}
+
+/// A request that is not served, with its reason.
+pub fn refuse(status: StatusCode, id: Option<&RawId>, error: &RpcError) -> Response<Body> {
+    json(status, splice::error_response(id, error))
+}
+
+/// The id of a request.
+pub fn id_of(message: &Message) -> Option<&RawId> {
+    match message {
+        Message::Request(request) => Some(&request.id),
+        _ => None,
+    }
+}
+
+/// Whether the node serves, for load balancers that only reach this port.
+pub fn health(node: &Node) -> Response<Body> {
+    let snapshot = node.snapshot();
+    let (status, word) = match snapshot.generation {
+        0 => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+        _ => (StatusCode::OK, "ready"),
+    };
+    json(status, format!("{{\"status\":\"{word}\",\"generation\":{}}}", snapshot.generation).into())
+}

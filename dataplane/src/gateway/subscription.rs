@@ -1,0 +1,336 @@
+//! `subscriptions/listen`: one stream to the client, fed by the node itself
+//! (lists) and by the members (resources, tasks).
+//!
+//! A list is announced when the list that the gateway shows has changed, after
+//! the new one is in service; a member's own announcement is never passed on. A
+//! member whose stream ends is asked again, and since something may have been
+//! missed meanwhile, its resources are announced as updated.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use mt_proto::resource::ResourceName;
+use serde::Deserialize;
+use tokio::{sync::mpsc, time};
+
+use super::{
+    call::{Answer, Call, CallError, Caller, ToClient},
+    rewrite::{self, Place},
+    uri,
+    view::{GatewayView, ListKind},
+};
+use crate::{
+    mcp::{
+        Message, Method, Params, RawId,
+        meta::key,
+        scan::Limits,
+        splice::{self, Object},
+        text,
+    },
+    node::Node,
+};
+
+/// Resources that one stream may follow.
+pub const SUBSCRIBED_URIS_MAX: usize = 1_000;
+/// How long a member may take to acknowledge.
+pub const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
+/// Between two tries to listen to a member.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// Updates of members that wait to be sent.
+const UPDATES_MAX: usize = 64;
+
+const LISTS: [(ListKind, Method, &str); 3] = [
+    (ListKind::Tools, Method::ToolsListChanged, "toolsListChanged"),
+    (ListKind::Prompts, Method::PromptsListChanged, "promptsListChanged"),
+    (ListKind::Resources, Method::ResourcesListChanged, "resourcesListChanged"),
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Filter {
+    tools_list_changed: bool,
+    prompts_list_changed: bool,
+    resources_list_changed: bool,
+    resource_subscriptions: Vec<String>,
+    task_ids: Vec<String>,
+}
+
+/// What one member is asked to announce, in its own words.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Wanted {
+    uris: Vec<String>,
+    task_ids: Vec<String>,
+}
+
+/// Runs until the client goes away, the gateway does, or the node drains.
+pub async fn listen(
+    node: &Arc<Node>,
+    view: &Arc<GatewayView>,
+    call: Call,
+    caller: &Caller,
+) -> Result<Answer, CallError> {
+    let filter = read_filter(&call)?;
+    let lists = [filter.tools_list_changed, filter.prompts_list_changed, filter.resources_list_changed];
+    let wanted = by_member(view, &filter);
+
+    let (updates, mut from_members) = mpsc::channel(UPDATES_MAX);
+    let mut members: FuturesUnordered<_> = wanted
+        .iter()
+        .map(|(backend, wanted)| follow(node, view, backend, wanted, &call, updates.clone()))
+        .collect();
+    drop(updates);
+
+    // The members acknowledge first, so that the client is told what is really followed.
+    let acknowledged = gather(&mut members, &mut from_members, wanted.len()).await;
+    caller.notify(acknowledgement(&call.id, lists, &filter, view, &acknowledged)).await;
+
+    let mut in_service = node.watch();
+    let mut digests = digests(view);
+    loop {
+        tokio::select! {
+            () = node.shutdown.cancelled() => break,
+            changed = in_service.changed() => {
+                let snapshot = node.snapshot();
+                let Some(now) = snapshot.gateways.get(&view.gateway.name).filter(|_| changed.is_ok()) else { break };
+                let new = self::digests(now);
+                for (at, (_, method, _)) in LISTS.iter().enumerate() {
+                    if lists[at] && new[at] != digests[at] {
+                        caller.notify(announcement(method, &call.id)).await;
+                    }
+                }
+                digests = new;
+            }
+            Some(update) = from_members.recv() => {
+                if let Update::Message(message) = update {
+                    caller.notify(message).await;
+                }
+            }
+            Some(()) = members.next() => {}
+        }
+    }
+    Ok(Answer::Result(
+        Object::default()
+            .set_text("resultType", "complete")
+            .set("_meta", &Object::default().set(key::SUBSCRIPTION_ID, call.id.as_bytes()).finish())
+            .finish(),
+    ))
+}
+
+/// What the lists of a gateway are now; templates count as resources.
+pub fn digests(view: &GatewayView) -> [[[u8; 32]; 2]; 3] {
+    let of = |kind| view.list(kind).digest;
+    [[of(ListKind::Tools); 2], [of(ListKind::Prompts); 2], [of(ListKind::Resources), of(ListKind::Templates)]]
+}
+
+/// The notifications of the lists that differ, for clients that need no
+/// subscription.
+pub fn changed_lists(before: &[[[u8; 32]; 2]; 3], after: &[[[u8; 32]; 2]; 3]) -> Vec<Bytes> {
+    LISTS
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| before[*at] != after[*at])
+        .map(|(_, (_, method, _))| splice::notification(method, None))
+        .collect()
+}
+
+fn read_filter(call: &Call) -> Result<Filter, CallError> {
+    let invalid = |reason: String| CallError::InvalidParams { reason };
+    let raw = call
+        .params
+        .get(crate::mcp::Key::Notifications)
+        .ok_or_else(|| invalid("params.notifications must be an object".to_owned()))?;
+    let filter: Filter =
+        serde_json::from_slice(&raw).map_err(|error| invalid(format!("params.notifications: {error}")))?;
+    if filter.resource_subscriptions.len() + filter.task_ids.len() > SUBSCRIBED_URIS_MAX {
+        return Err(invalid(format!("one stream follows at most {SUBSCRIBED_URIS_MAX} resources and tasks")));
+    }
+    Ok(filter)
+}
+
+fn by_member(view: &GatewayView, filter: &Filter) -> BTreeMap<ResourceName, Wanted> {
+    let mut wanted: BTreeMap<ResourceName, Wanted> = BTreeMap::new();
+    for uri in &filter.resource_subscriptions {
+        if let Some(target) = view.resource(uri) {
+            wanted.entry(target.backend).or_default().uris.push(target.own);
+        }
+    }
+    if let (Some(only), false) = (view.sole_member(), filter.task_ids.is_empty()) {
+        wanted.entry(only.clone()).or_default().task_ids.clone_from(&filter.task_ids);
+    }
+    wanted
+}
+
+enum Update {
+    /// Which of its URIs and tasks a member follows.
+    Acknowledged(ResourceName, Wanted),
+    Message(Bytes),
+}
+
+/// Waits for every member's first word, or for the time to be over.
+async fn gather(
+    members: &mut FuturesUnordered<impl Future<Output = ()>>,
+    updates: &mut mpsc::Receiver<Update>,
+    count: usize,
+) -> BTreeMap<ResourceName, Wanted> {
+    let mut acknowledged = BTreeMap::new();
+    let deadline = time::sleep(ACKNOWLEDGE_MAX);
+    tokio::pin!(deadline);
+    while acknowledged.len() < count {
+        tokio::select! {
+            () = &mut deadline => break,
+            Some(()) = members.next() => {}
+            Some(update) = updates.recv() => {
+                if let Update::Acknowledged(backend, wanted) = update {
+                    acknowledged.insert(backend, wanted);
+                }
+            }
+        }
+    }
+    acknowledged
+}
+
+/// Keeps a listen open to one member and passes on what it says.
+async fn follow(
+    node: &Arc<Node>,
+    view: &Arc<GatewayView>,
+    backend: &ResourceName,
+    wanted: &Wanted,
+    call: &Call,
+    updates: mpsc::Sender<Update>,
+) {
+    let mut first = true;
+    loop {
+        let Some(upstream) = node.upstream(backend) else { return };
+        let (caller, mut door) = Caller::channel();
+        let call = member_call(call, wanted);
+        let running = async { upstream.call(&call, &caller).await };
+        tokio::pin!(running);
+        loop {
+            tokio::select! {
+                biased;
+                Some(message) = door.recv() => {
+                    let ToClient::Notify(message) = message else { continue };
+                    for update in translate(view, backend, wanted, &call.id, message, first) {
+                        if updates.send(update).await.is_err() {
+                            return;
+                        }
+                    }
+                    first = false;
+                }
+                _ = &mut running => break,
+            }
+        }
+        if first {
+            // It does not listen at all: nothing of it is acknowledged.
+            first = false;
+            if updates.send(Update::Acknowledged(backend.clone(), Wanted::default())).await.is_err() {
+                return;
+            }
+        }
+        time::sleep(RETRY_EVERY).await;
+    }
+}
+
+/// The member's share of the client's request.
+fn member_call(call: &Call, wanted: &Wanted) -> Call {
+    let mut notifications = Object::default();
+    if !wanted.uris.is_empty() {
+        notifications = notifications.set("resourceSubscriptions", &strings(&wanted.uris));
+    }
+    if !wanted.task_ids.is_empty() {
+        notifications = notifications.set("taskIds", &strings(&wanted.task_ids));
+    }
+    let params = call.params.patch().set("notifications", notifications.finish()).finish();
+    let params = Params::scan(&params, Limits::CLIENT).unwrap_or(Params::NONE);
+    Call { params, ..call.clone() }
+}
+
+fn translate(
+    view: &GatewayView,
+    backend: &ResourceName,
+    wanted: &Wanted,
+    id: &RawId,
+    message: Bytes,
+    first: bool,
+) -> Vec<Update> {
+    let Ok(Message::Notification(notification)) = Message::parse(message.clone(), Limits::BACKEND) else {
+        return Vec::new();
+    };
+    match notification.method {
+        Method::SubscriptionsAcknowledged if first => {
+            let followed = notification.params.get(crate::mcp::Key::Notifications);
+            let followed: Filter =
+                followed.and_then(|raw| serde_json::from_slice(&raw).ok()).unwrap_or_default();
+            let followed = Wanted { uris: followed.resource_subscriptions, task_ids: followed.task_ids };
+            vec![Update::Acknowledged(backend.clone(), followed)]
+        }
+        // Listening again: something may have been missed.
+        Method::SubscriptionsAcknowledged => {
+            wanted.uris.iter().map(|own| Update::Message(updated(&shown(view, backend, own), id))).collect()
+        }
+        Method::ResourcesUpdated if view.wraps_uris() => {
+            vec![Update::Message(rewrite::wrap_uris(Place::Updated, backend, message))]
+        }
+        Method::ResourcesUpdated | Method::TasksNotification => vec![Update::Message(message)],
+        _ => Vec::new(),
+    }
+}
+
+fn shown(view: &GatewayView, backend: &ResourceName, own: &str) -> String {
+    if view.wraps_uris() { uri::wrap(backend, own) } else { own.to_owned() }
+}
+
+/// What is honored of what the client asked for.
+fn acknowledgement(
+    id: &RawId,
+    lists: [bool; 3],
+    filter: &Filter,
+    view: &GatewayView,
+    acknowledged: &BTreeMap<ResourceName, Wanted>,
+) -> Bytes {
+    let mut honored = Object::default();
+    for (at, (_, _, name)) in LISTS.iter().enumerate() {
+        if lists[at] {
+            honored = honored.set(name, &b"true"[..]);
+        }
+    }
+    if !filter.resource_subscriptions.is_empty() {
+        let uris: Vec<String> = acknowledged
+            .iter()
+            .flat_map(|(backend, wanted)| wanted.uris.iter().map(move |own| shown(view, backend, own)))
+            .collect();
+        honored = honored.set("resourceSubscriptions", &strings(&uris));
+    }
+    if !filter.task_ids.is_empty() {
+        let tasks: Vec<String> = acknowledged.values().flat_map(|wanted| wanted.task_ids.clone()).collect();
+        honored = honored.set("taskIds", &strings(&tasks));
+    }
+    let params = Object::default().set("_meta", &tag(id)).set("notifications", &honored.finish()).finish();
+    splice::notification(&Method::SubscriptionsAcknowledged, Some(&params))
+}
+
+fn announcement(method: &Method, id: &RawId) -> Bytes {
+    splice::notification(method, Some(&Object::default().set("_meta", &tag(id)).finish()))
+}
+
+fn updated(uri: &str, id: &RawId) -> Bytes {
+    let params = Object::default().set("_meta", &tag(id)).set_text("uri", uri).finish();
+    splice::notification(&Method::ResourcesUpdated, Some(&params))
+}
+
+fn tag(id: &RawId) -> Bytes {
+    Object::default().set(key::SUBSCRIPTION_ID, id.as_bytes()).finish()
+}
+
+fn strings(texts: &[String]) -> Bytes {
+    let mut out = vec![b'['];
+    for (at, item) in texts.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        text::write(item, &mut out);
+    }
+    out.push(b']');
+    out.into()
+}

@@ -1,0 +1,170 @@
+//! Everything the doors of a node share: the snapshot in service with its
+//! upstreams, the sealing keys, the sessions, the tasks.
+//!
+//! A call loads the [`Table`] once and passes it down, so it never sees two
+//! configurations. Only [`Node::install`] changes the table.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use mt_proto::resource::{ResourceName, SecretSource};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    downstream::{Meters, session::Sessions},
+    seal::KeyRing,
+    snapshot::Snapshot,
+    upstream::{Shared, Upstream},
+};
+
+/// How long an upstream that is no longer configured may finish its calls.
+pub const UPSTREAM_DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// What a node is told at its start.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOptions {
+    pub node_id: String,
+    /// Hosts that clients may name besides loopback's; `*` is any. In lower
+    /// case, without a port.
+    pub allowed_hosts: Vec<String>,
+    /// Origins that browsers may come from besides loopback's; `*` is any.
+    pub allowed_origins: Vec<String>,
+}
+
+/// A snapshot and the upstreams that serve it.
+#[derive(Default)]
+pub struct Table {
+    pub snapshot: Arc<Snapshot>,
+    upstreams: HashMap<ResourceName, Arc<Upstream>>,
+}
+
+impl Table {
+    pub fn upstream(&self, backend: &ResourceName) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(backend)
+    }
+}
+
+/// What the doors share.
+pub struct Node {
+    pub options: NodeOptions,
+    pub sessions: Sessions,
+    pub tracker: TaskTracker,
+    pub shutdown: CancellationToken,
+    pub meters: Arc<Meters>,
+    /// Who everybody is until authentication says more.
+    pub anonymous: Arc<str>,
+    table: ArcSwap<Table>,
+    in_service: watch::Sender<(u64, u64)>,
+    keys: ArcSwap<KeyRing>,
+    upstream_shared: Arc<Shared>,
+    installing: Mutex<()>,
+}
+
+impl Node {
+    /// A node with nothing in service. Until [`set_keys`](Self::set_keys) it
+    /// seals with a key of its own that no other node opens.
+    pub fn new(options: NodeOptions, tracker: TaskTracker, shutdown: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            sessions: Sessions::new(&options.node_id),
+            upstream_shared: Shared::new(tracker.clone(), shutdown.clone()),
+            meters: Meters::new(),
+            anonymous: "anonymous".into(),
+            options,
+            tracker,
+            shutdown,
+            table: ArcSwap::default(),
+            in_service: watch::Sender::new((0, 0)),
+            keys: ArcSwap::from_pointee(KeyRing::ephemeral()),
+            installing: Mutex::new(()),
+        })
+    }
+
+    /// Puts a snapshot into service; it is when this returns. Upstreams whose
+    /// backend has not changed are kept with their sessions and processes, the
+    /// others are drained in the background.
+    pub fn install(&self, snapshot: Arc<Snapshot>) {
+        let _one_at_a_time = self.installing.lock();
+        let old = self.table.load_full();
+        let mut upstreams = HashMap::with_capacity(snapshot.config.backends.len());
+        for (name, backend) in &snapshot.config.backends {
+            let kept = old.upstreams.get(name).filter(|upstream| {
+                upstream.config().as_ref() == backend.as_ref()
+                    && old.snapshot.config.secrets == snapshot.config.secrets
+            });
+            let upstream = match kept {
+                Some(kept) => kept.clone(),
+                None => {
+                    let secrets = snapshot.config.secrets.clone();
+                    let resolve = Arc::new(move |name: &ResourceName| resolve(&secrets, name));
+                    Upstream::new(backend.clone(), resolve, self.upstream_shared.clone())
+                }
+            };
+            if let Some(catalog) = snapshot.catalogs.get(name) {
+                upstream.set_facts(&catalog.facts);
+            }
+            upstreams.insert(name.clone(), upstream);
+        }
+        let version = (snapshot.generation, snapshot.catalog_revision);
+        let table = Arc::new(Table { snapshot, upstreams });
+        self.table.store(table.clone());
+        self.in_service.send_replace(version);
+        for (name, upstream) in &old.upstreams {
+            if table.upstreams.get(name).is_none_or(|kept| !Arc::ptr_eq(kept, upstream)) {
+                let upstream = upstream.clone();
+                self.tracker.spawn(async move { upstream.close(UPSTREAM_DRAIN_MAX).await });
+            }
+        }
+    }
+
+    /// What is in service now.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.table.load().snapshot.clone()
+    }
+
+    /// The generation and the catalog revision in service, as they change.
+    pub fn watch(&self) -> watch::Receiver<(u64, u64)> {
+        self.in_service.subscribe()
+    }
+
+    /// What seals from now on. Tokens of the keys before open only if these
+    /// are among the new ones.
+    pub fn set_keys(&self, keys: KeyRing) {
+        self.keys.store(Arc::new(keys));
+    }
+
+    pub fn keys(&self) -> Arc<KeyRing> {
+        self.keys.load_full()
+    }
+
+    pub fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.table.load().upstreams.values().cloned().collect()
+    }
+
+    pub fn upstream(&self, backend: &ResourceName) -> Option<Arc<Upstream>> {
+        self.table.load().upstreams.get(backend).cloned()
+    }
+}
+
+/// Reads a secret where it is needed, each time it is needed, so that a rotated
+/// file is picked up by the next connection or process.
+fn resolve(secrets: &HashMap<ResourceName, SecretSource>, name: &ResourceName) -> Result<String, String> {
+    match secrets.get(name) {
+        None => Err(format!("secret {name} does not exist")),
+        Some(SecretSource::Env(variable)) => std::env::var(variable)
+            .map_err(|_| format!("secret {name}: this node has no environment variable {variable}")),
+        Some(SecretSource::File(path)) => std::fs::read_to_string(path)
+            .map(|mut text| {
+                if text.ends_with('\n') {
+                    text.pop();
+                }
+                text
+            })
+            .map_err(|error| format!("secret {name}: reading {}: {error}", path.display())),
+    }
+}
