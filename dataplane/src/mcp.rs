@@ -22,6 +22,7 @@ pub mod meta;
 pub mod method;
 pub mod params;
 pub mod patch;
+pub mod reason;
 pub mod routed;
 pub mod scan;
 pub mod splice;

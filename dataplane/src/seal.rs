@@ -131,7 +131,8 @@ impl KeyRing {
         let key = self.0.iter().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
         let (nonce, body) = bytes.split_at_mut(NONCE_LEN);
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError::Malformed)?;
-        let plain = key.key.open_in_place(nonce, bind(purpose, aad), body).map_err(|_| OpenError::Forged)?.len();
+        let plain =
+            key.key.open_in_place(nonce, bind(purpose, aad), body).map_err(|_| OpenError::Forged)?.len();
         bytes.truncate(NONCE_LEN + plain);
         bytes.drain(..NONCE_LEN);
         Ok(bytes)
@@ -162,4 +163,84 @@ fn bind(purpose: Purpose, aad: &[u8]) -> Aad<Vec<u8>> {
     bound.push(purpose as u8);
     bound.extend_from_slice(aad);
     Aad::from(bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ring(ids: &[u32]) -> KeyRing {
+        let keys =
+            ids.iter().map(|id| pb::discovery::SealingKey { id: *id, key: vec![*id as u8; KEY_BYTES] });
+        KeyRing::from_pb(&pb::discovery::KeyRing { keys: keys.collect() }).unwrap()
+    }
+
+    #[test]
+    fn what_is_sealed_opens_only_for_its_purpose_and_owner() {
+        let ring = KeyRing::ephemeral();
+        let sealed = ring.seal(Purpose::Session, b"alice", b"secret");
+        assert_eq!(ring.open(Purpose::Session, b"alice", &sealed).unwrap(), b"secret");
+        assert_eq!(ring.open(Purpose::Session, b"bob", &sealed), Err(OpenError::Forged));
+        assert_eq!(ring.open(Purpose::Cursor, b"alice", &sealed), Err(OpenError::Forged));
+        assert_eq!(KeyRing::ephemeral().open(Purpose::Session, b"alice", &sealed), Err(OpenError::Forged));
+        assert_ne!(ring.seal(Purpose::Session, b"alice", b"secret"), sealed);
+    }
+
+    #[test]
+    fn a_rotation_keeps_what_was_sealed_before() {
+        let sealed = ring(&[1]).seal(Purpose::Cursor, b"", b"x");
+        assert_eq!(ring(&[2, 1]).open(Purpose::Cursor, b"", &sealed).unwrap(), b"x");
+        assert!(ring(&[2, 1]).seal(Purpose::Cursor, b"", b"x").starts_with("2."));
+        assert_eq!(ring(&[3, 2]).open(Purpose::Cursor, b"", &sealed), Err(OpenError::UnknownKey));
+        assert!(ring(&[2, 1]).opens(&ring(&[1])) && !ring(&[1]).opens(&ring(&[2, 1])));
+    }
+
+    #[test]
+    fn an_unusable_ring_is_refused() {
+        let of = |keys: Vec<(u32, usize)>| {
+            let keys = keys
+                .into_iter()
+                .map(|(id, len)| pb::discovery::SealingKey { id, key: vec![0; len] })
+                .collect();
+            KeyRing::from_pb(&pb::discovery::KeyRing { keys }).unwrap_err()
+        };
+        assert_eq!(of(vec![]), InvalidKeyRing::Empty);
+        assert_eq!(of(vec![(1, 16)]), InvalidKeyRing::KeyLength { id: 1, bytes: 16 });
+        assert_eq!(of(vec![(1, 32), (1, 32)]), InvalidKeyRing::Duplicate { id: 1 });
+        assert_eq!(of((0..9).map(|id| (id, 32)).collect()), InvalidKeyRing::TooMany { count: 9 });
+    }
+
+    #[test]
+    fn keys_are_never_shown() {
+        assert_eq!(format!("{:?}", ring(&[7, 6])), "[7, 6]");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives_and_is_fit_for_a_header(plain in prop::collection::vec(any::<u8>(), 0..300), aad in prop::collection::vec(any::<u8>(), 0..40)) {
+            let ring = ring(&[u32::MAX]);
+            let sealed = ring.seal(Purpose::EventId, &aad, &plain);
+            prop_assert!(sealed.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)));
+            prop_assert_eq!(ring.open(Purpose::EventId, &aad, &sealed).unwrap(), plain);
+        }
+
+        #[test]
+        fn a_changed_text_never_opens(at in any::<prop::sample::Index>(), byte in b'!'..b'~') {
+            let ring = ring(&[1]);
+            let sealed = ring.seal(Purpose::Task, b"", b"some plain text");
+            let mut forged = sealed.clone().into_bytes();
+            forged[at.index(sealed.len())] = byte;
+            let forged = String::from_utf8(forged).unwrap();
+            prop_assert_eq!(ring.open(Purpose::Task, b"", &forged).is_ok(), forged == sealed);
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in any::<String>(), id in "[0-9a-f]{1,9}\\.[A-Za-z0-9_-]{0,60}") {
+            let ring = ring(&[1]);
+            prop_assert!(ring.open(Purpose::Task, b"", &text).is_err());
+            prop_assert!(ring.open(Purpose::Task, b"", &id).is_err());
+        }
+    }
 }

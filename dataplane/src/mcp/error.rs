@@ -99,12 +99,26 @@ pub struct RpcError {
 impl RpcError {
     /// A failure of the gateway, or of the request in its eyes.
     pub fn new(code: i32, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), side: Side::Gateway, retry: false, malformed: false, data: Vec::new() }
+        Self {
+            code,
+            message: message.into(),
+            side: Side::Gateway,
+            retry: false,
+            malformed: false,
+            data: Vec::new(),
+        }
     }
 
     fn backend(code: i32, name: &str, what: impl std::fmt::Display, retry: bool) -> Self {
         let message = format!("backend {name} {what}").into();
-        Self { code, message, side: Side::Backend(name.to_owned()), retry, malformed: false, data: Vec::new() }
+        Self {
+            code,
+            message,
+            side: Side::Backend(name.to_owned()),
+            retry,
+            malformed: false,
+            data: Vec::new(),
+        }
     }
 
     fn may_repeat(self) -> Self {
@@ -141,8 +155,12 @@ impl RpcError {
 
     /// A modern request without a member of `_meta` that all must have.
     pub fn missing_meta(key: &str) -> Self {
-        let error = Self::invalid_params(format!("params._meta[{key:?}] is required"));
-        Self { malformed: true, ..error }
+        Self::malformed_meta(format!("params._meta[{key:?}] is required"))
+    }
+
+    /// `_meta` with a member that is not what it must be.
+    pub fn malformed_meta(why: impl Into<Cow<'static, str>>) -> Self {
+        Self { malformed: true, ..Self::invalid_params(why) }
     }
 
     /// Our own fault; the cause is in the log.
@@ -174,8 +192,11 @@ impl RpcError {
 
     /// Also for a resource that the caller may not see.
     pub fn resource_not_found(version: ProtocolVersion, uri: &str) -> Self {
-        let code =
-            if version.has_resource_not_found_code() { code::RESOURCE_NOT_FOUND } else { code::INVALID_PARAMS };
+        let code = if version.has_resource_not_found_code() {
+            code::RESOURCE_NOT_FOUND
+        } else {
+            code::INVALID_PARAMS
+        };
         Self::new(code, "resource not found").with_text("uri", uri)
     }
 
@@ -227,7 +248,12 @@ impl RpcError {
     }
 
     pub fn upstream_refused(backend: &str, status: u16) -> Self {
-        Self::backend(code::UPSTREAM_REFUSED, backend, format_args!("refused the gateway with HTTP {status}"), false)
+        Self::backend(
+            code::UPSTREAM_REFUSED,
+            backend,
+            format_args!("refused the gateway with HTTP {status}"),
+            false,
+        )
     }
 
     pub fn upstream_overloaded(backend: &str) -> Self {
@@ -334,5 +360,64 @@ impl Raw for RpcError {
             out.extend_from_slice(raw);
         }
         out.extend_from_slice(b"}}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::mcp::version::ProtocolVersion::*;
+
+    fn value(error: &RpcError) -> Value {
+        serde_json::from_slice(&error.to_json()).unwrap()
+    }
+
+    #[test]
+    fn an_error_says_which_side_failed_and_whether_a_retry_is_safe() {
+        let error = RpcError::upstream_unreachable("web \"1\"").with_trace("abc");
+        assert_eq!(
+            value(&error),
+            json!({"code": -31002, "message": "backend web \"1\" is unreachable",
+                   "data": {"side": "backend web \"1\"", "retry": true, "request": "abc"}})
+        );
+        assert_eq!(value(&RpcError::overloaded())["data"], json!({"side": "gateway", "retry": true}));
+        assert_eq!(value(&RpcError::upstream_lost("b", true))["data"]["retry"], false);
+        assert_eq!(value(&RpcError::upstream_lost("b", false))["data"]["retry"], true);
+        assert_eq!(value(&RpcError::upstream_timeout("b", Duration::from_secs(60)))["data"]["retry"], false);
+    }
+
+    #[test]
+    fn errors_of_the_specification_carry_their_data() {
+        let error = value(&RpcError::unsupported_version("1900-01-01"));
+        assert_eq!(error["code"], -32022);
+        assert_eq!(error["data"]["requested"], "1900-01-01");
+        assert_eq!(error["data"]["supported"][0], "2026-07-28");
+        let error = value(&RpcError::missing_capability(&br#"{"sampling":{}}"#[..]));
+        assert_eq!(
+            (&error["code"], &error["data"]["requiredCapabilities"]),
+            (&json!(-32021), &json!({"sampling": {}}))
+        );
+        let error = value(&RpcError::resource_not_found(V2026_07_28, "f:x"));
+        assert_eq!((&error["code"], &error["data"]["uri"]), (&json!(-32602), &json!("f:x")));
+        assert_eq!(value(&RpcError::resource_not_found(V2025_11_25, "f:x"))["code"], -32002);
+    }
+
+    #[test]
+    fn the_status_of_http_follows_the_era() {
+        let check = |error: RpcError, legacy, modern| {
+            let found = (error.http_status(Era::Legacy), error.http_status(Era::Modern));
+            assert_eq!(found, (legacy, modern), "{error}");
+        };
+        check(RpcError::method_not_found("ping"), 200, 404);
+        check(RpcError::unknown_tool("x"), 200, 200);
+        check(RpcError::missing_meta("x"), 400, 400);
+        check(RpcError::header_mismatch("x"), 400, 400);
+        check(RpcError::unsupported_version("x"), 400, 400);
+        check(RpcError::parse_error("x"), 400, 400);
+        check(RpcError::session_not_found(), 404, 404);
+        check(RpcError::upstream_unreachable("x"), 200, 200);
+        check(RpcError::overloaded(), 503, 503);
     }
 }

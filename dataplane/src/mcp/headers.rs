@@ -85,7 +85,10 @@ pub fn check(headers: &HeaderMap, version: &str, method: &Method, params: &Param
         match params.text(key) {
             Some(name) => agree(headers, &NAME, "Mcp-Name", &name)?,
             None if headers.contains_key(NAME) => {
-                return Err(RpcError::header_mismatch(format!("Mcp-Name is set, but params.{} is not", key.as_str())));
+                return Err(RpcError::header_mismatch(format!(
+                    "Mcp-Name is set, but params.{} is not",
+                    key.as_str()
+                )));
             }
             None => {}
         }
@@ -149,4 +152,101 @@ pub fn is_sse(headers: &HeaderMap) -> bool {
 fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(http::header::CONTENT_TYPE)?.as_bytes();
     value.split(|byte| *byte == b';').next().map(<[u8]>::trim_ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mcp::scan::Limits;
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn values_that_a_header_cannot_carry_are_encoded() {
+        assert_eq!(encode("us-west1 a"), "us-west1 a");
+        assert_eq!(encode("Hello, 世界"), "=?base64?SGVsbG8sIOS4lueVjA==?=");
+        assert_eq!(encode(" padded "), "=?base64?IHBhZGRlZCA=?=");
+        assert_eq!(encode("=?base64?literal?="), "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?=");
+        assert_eq!(decode("=?BASE64?eA==?="), Ok("=?BASE64?eA==?=".into()));
+        for malformed in ["=?base64?%%?=", "=?base64?eA?=", "=?base64?/w==?=", "=?base64?eB==?="] {
+            assert_eq!(decode(malformed), Err(Malformed), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn headers_must_say_what_the_body_says() {
+        let params = Params::scan(&Bytes::from_static(r#"{"name":"é"}"#.as_bytes()), Limits::CLIENT).unwrap();
+        let check = |list: &[(&'static str, &str)]| {
+            check(&headers(list), "2026-07-28", &Method::ToolsCall, &params)
+                .map_err(|error| error.message.into_owned())
+        };
+        let version = ("mcp-protocol-version", "2026-07-28");
+        let method = ("mcp-method", "tools/call");
+        let name = ("mcp-name", "=?base64?w6k=?=");
+        assert_eq!(check(&[version, method, name]), Ok(()));
+        assert_eq!(check(&[version, (" mcp-method".trim(), " tools/call "), name]), Ok(()));
+        assert_eq!(check(&[method, name]).unwrap_err(), "MCP-Protocol-Version is missing");
+        assert_eq!(
+            check(&[version, ("mcp-method", "Tools/call"), name]).unwrap_err(),
+            "Mcp-Method differs from the body"
+        );
+        assert_eq!(check(&[version, method]).unwrap_err(), "Mcp-Name is missing");
+        assert_eq!(check(&[version, method, ("mcp-name", "é")]).unwrap_err(), "Mcp-Name is malformed");
+        assert_eq!(check(&[version, method, name, name]).unwrap_err(), "Mcp-Name is malformed");
+        assert_eq!(
+            check(&[version, method, ("mcp-name", "=?base64?w6k?=")]).unwrap_err(),
+            "Mcp-Name is malformed"
+        );
+    }
+
+    #[test]
+    fn headers_we_write_pass_our_own_check() {
+        let params =
+            Params::scan(&Bytes::from_static(r#"{"uri":"f:\/ö"}"#.as_bytes()), Limits::CLIENT).unwrap();
+        let mut map = headers(&[("mcp-name", "old")]);
+        write(&mut map, "2026-07-28", &Method::ResourcesRead, params.uri().as_deref());
+        assert_eq!(check(&map, "2026-07-28", &Method::ResourcesRead, &params), Ok(()));
+        write(&mut map, "2026-07-28", &Method::ToolsList, None);
+        assert_eq!(check(&map, "2026-07-28", &Method::ToolsList, &Params::NONE), Ok(()));
+    }
+
+    #[test]
+    fn accept_is_read_leniently() {
+        let check = |value: &str, json, sse| {
+            assert_eq!(accepts(&headers(&[("accept", value)])), Accepts { json, sse }, "{value}");
+        };
+        check("application/json, text/event-stream", true, true);
+        check("Application/JSON; q=0.5", true, false);
+        check("text/event-stream", false, true);
+        check("*/*", true, true);
+        check("text/html", false, false);
+        assert_eq!(accepts(&HeaderMap::new()), Accepts { json: true, sse: true });
+        assert!(is_json(&headers(&[("content-type", "application/json; charset=utf-8")])));
+        assert!(is_sse(&headers(&[("content-type", "text/event-stream")])));
+        assert!(!is_json(&headers(&[("content-type", "application/jsonp")])));
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_survives_a_header(text in any::<String>()) {
+            let header = value(&text);
+            prop_assert_eq!(decode(header.to_str().unwrap()).unwrap(), text.as_str());
+        }
+
+        #[test]
+        fn texts_that_look_encoded_survive_as_well(inner in "[ -~]{0,8}") {
+            let text = format!("=?base64?{inner}?=");
+            let header = value(&text);
+            prop_assert_eq!(decode(header.to_str().unwrap()).unwrap(), text.as_str());
+        }
+    }
 }

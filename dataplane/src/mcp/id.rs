@@ -152,3 +152,60 @@ impl IdCounter {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn id(raw: &str) -> RawId {
+        RawId::from_json(raw.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn ids_that_look_alike_are_different_and_keep_their_bytes() {
+        let ids =
+            ["1", "\"1\"", "1.0", "-1", "9007199254740993", "12345678901234567890123", "\"\\u0031\"", "\"\""];
+        let set: HashSet<_> = ids.iter().map(|raw| id(raw)).collect();
+        assert_eq!(set.len(), ids.len());
+        for raw in ids {
+            assert_eq!(id(raw).as_bytes(), raw.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        for raw in ["null", "true", "1.5", "1e3", "1.", "-", "", "{}", "[1]", r#""\ud800""#] {
+            assert_eq!(RawId::from_json(raw.as_bytes()), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn long_ids_are_kept_as_well() {
+        for len in [36, 37, 38, 39, 200] {
+            let text = "x".repeat(len);
+            assert_eq!(RawId::text(&text).as_text().unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_peer_may_write_an_id_in_its_own_way() {
+        assert!(id("1").same_value(&id("1.0")));
+        assert!(id("0").same_value(&id("-0")));
+        assert!(id("\"a\"").same_value(&id("\"\\u0061\"")));
+        assert!(!id("1").same_value(&id("\"1\"")));
+        assert!(!id("1").same_value(&id("10")));
+    }
+
+    #[test]
+    fn numbers_of_ours_come_back() {
+        let counter = IdCounter::default();
+        assert_eq!(RawId::number(counter.next()).as_u64(), Some(1));
+        assert_eq!(RawId::number(counter.next()).as_u64(), Some(2));
+        assert_eq!(RawId::number(u64::MAX).as_u64(), Some(u64::MAX));
+        for raw in ["\"1\"", "1.0", "-1", "18446744073709551616"] {
+            assert_eq!(id(raw).as_u64(), None);
+        }
+    }
+}

@@ -111,3 +111,69 @@ pub fn encode(message: &[u8], out: &mut Vec<u8>) {
     }
     out.push(b'\n');
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read<'a>(line_bytes_max: usize, chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Line> {
+        let mut framer = Framer::new(line_bytes_max);
+        let mut lines = Vec::new();
+        for chunk in chunks {
+            framer.push(Bytes::copy_from_slice(chunk));
+            lines.extend(std::iter::from_fn(|| framer.next_line()));
+        }
+        lines.extend(framer.finish());
+        lines
+    }
+
+    fn whole(text: &'static str) -> Line {
+        Line::Whole(text.into())
+    }
+
+    #[test]
+    fn lines_end_with_a_line_feed_or_the_pipe() {
+        let wire: &[u8] = b"{}\n\r\n\nwarning: x\r\n last";
+        assert_eq!(read(20, [wire]), [whole("{}"), whole("warning: x"), whole(" last")]);
+    }
+
+    #[test]
+    fn a_line_in_one_piece_is_not_copied() {
+        let chunk = Bytes::from_static(b"abc\n");
+        let mut framer = Framer::new(10);
+        framer.push(chunk.clone());
+        let Some(Line::Whole(line)) = framer.next_line() else { panic!() };
+        assert_eq!(line.as_ptr(), chunk.as_ptr());
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_dropped_and_the_next_one_read() {
+        let wire: &[u8] = b"1234\n12345\n1234\r\n123456789\r\nok\n";
+        let expected = [
+            whole("1234"),
+            Line::TooLong { bytes: 5 },
+            whole("1234"),
+            Line::TooLong { bytes: 10 },
+            whole("ok"),
+        ];
+        for size in 1..wire.len() {
+            assert_eq!(read(4, wire.chunks(size)), expected, "in chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn pretty_json_becomes_one_line() {
+        let mut out = b"x".to_vec();
+        encode(b"{\r\n \"a\": \"b\\n\"\n}", &mut out);
+        assert_eq!(out, b"x{   \"a\": \"b\\n\" }\n");
+    }
+
+    proptest! {
+        #[test]
+        fn chunking_never_changes_the_lines(wire in "([a-c]{0,6}|\r|\n|\r\n){0,20}", size in 1usize..9, limit in 1usize..8) {
+            prop_assert_eq!(read(limit, wire.as_bytes().chunks(size)), read(limit, [wire.as_bytes()]));
+        }
+    }
+}

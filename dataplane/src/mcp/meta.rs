@@ -57,9 +57,9 @@ impl Meta {
     pub fn of(params: &Params) -> Result<Self, RpcError> {
         let Some(raw) = params.meta() else { return Ok(Self::default()) };
         if !raw.starts_with(b"{") {
-            return Err(RpcError::invalid_params("params._meta must be an object"));
+            return Err(RpcError::malformed_meta("params._meta must be an object"));
         }
-        Self::scan(raw).map_err(|error| RpcError::invalid_params(format!("_meta: {error}")))
+        Self::scan(raw).map_err(|error| RpcError::malformed_meta(format!("_meta: {error}")))
     }
 
     fn scan(raw: Bytes) -> Result<Self, ParseError> {
@@ -149,10 +149,10 @@ impl Meta {
         if let Some(token) = self.get(key::PROGRESS_TOKEN)
             && (token.len() > ID_BYTES_MAX || RawId::from_json(&token).is_none())
         {
-            return Err(RpcError::invalid_params("progressToken must be a short string or an integer"));
+            return Err(RpcError::malformed_meta("progressToken must be a short string or an integer"));
         }
         if self.get(key::LOG_LEVEL).is_some() && self.log_level().is_none() {
-            return Err(RpcError::invalid_params("unknown log level"));
+            return Err(RpcError::malformed_meta("unknown log level"));
         }
         let client_info = self.client_info().filter(|raw| raw.starts_with(b"{"));
         Ok(Modern { version, capabilities, client_info })
@@ -313,7 +313,11 @@ pub fn server_meta(server_info: &[u8]) -> Bytes {
 }
 
 /// `params` of an `initialize` that we send to a backend.
-pub fn initialize_params(version: ProtocolVersion, capabilities: &(impl Raw + ?Sized), client_info: &[u8]) -> Bytes {
+pub fn initialize_params(
+    version: ProtocolVersion,
+    capabilities: &(impl Raw + ?Sized),
+    client_info: &[u8],
+) -> Bytes {
     Object::default()
         .set_text("protocolVersion", version.as_str())
         .set("capabilities", capabilities)
@@ -322,7 +326,11 @@ pub fn initialize_params(version: ProtocolVersion, capabilities: &(impl Raw + ?S
 }
 
 /// `_meta` of a modern request that we send to a backend on our own account.
-pub fn request_meta(version: ProtocolVersion, capabilities: &(impl Raw + ?Sized), client_info: &[u8]) -> Bytes {
+pub fn request_meta(
+    version: ProtocolVersion,
+    capabilities: &(impl Raw + ?Sized),
+    client_info: &[u8],
+) -> Bytes {
     Object::default()
         .set(key::PROTOCOL_VERSION, &text::encode(version.as_str())[..])
         .set(key::CLIENT_CAPABILITIES, capabilities)
@@ -334,5 +342,98 @@ fn with_instructions(result: Object, server: ServerSaying<'_>) -> Object {
     match server.instructions {
         Some(text) => result.set_text("instructions", text),
         None => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn meta(meta: &str) -> Result<Meta, RpcError> {
+        let params = Bytes::from(format!("{{\"_meta\":{meta}}}"));
+        Meta::of(&Params::scan(&params, Limits::CLIENT).unwrap())
+    }
+
+    const FULL: &str = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","progressToken":0,
+        "io.modelcontextprotocol/clientCapabilities":{"roots":{}},"io.modelcontextprotocol/logLevel":"warning",
+        "io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"},"traceparent":"00-a-b-01","x":1}"#;
+
+    #[test]
+    fn a_modern_request_says_everything_about_itself() {
+        let meta = meta(FULL).unwrap();
+        let modern = meta.modern().unwrap();
+        assert_eq!(modern.version, ProtocolVersion::V2026_07_28);
+        assert_eq!(&modern.capabilities[..], br#"{"roots":{}}"#);
+        assert_eq!(&modern.client_info.unwrap()[..], br#"{"name":"c","version":"1"}"#);
+        assert_eq!(meta.log_level(), Some(LogLevel::Warning));
+        assert_eq!(meta.progress_token(), Some(RawId::number(0)));
+        assert_eq!(meta.traceparent().as_deref(), Some("00-a-b-01"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let check = |text: &str, code: i32, status: u16, word: &str| {
+            let error = meta(text).and_then(|meta| meta.modern()).unwrap_err();
+            assert_eq!((error.code, error.http_status(Era::Modern)), (code, status), "{text}");
+            assert!(error.message.contains(word), "{}", error.message);
+        };
+        check("{}", -32602, 400, "protocolVersion");
+        check(
+            r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#,
+            -32602,
+            400,
+            "clientCapabilities",
+        );
+        check(r#"{"io.modelcontextprotocol/protocolVersion":"2025-11-25"}"#, -32022, 400, "version");
+        check(r#"{"io.modelcontextprotocol/protocolVersion":"2031-01-01"}"#, -32022, 400, "version");
+        check("[]", -32602, 400, "_meta");
+        check(&FULL.replace(":0,", ":{},"), -32602, 400, "progressToken");
+        check(&FULL.replace("warning", "loud"), -32602, 400, "log level");
+        check(&FULL.replace("\"x\":1", "\"progressToken\":1"), -32602, 400, "twice");
+    }
+
+    #[test]
+    fn a_request_without_meta_is_not_modern() {
+        let none = Meta::of(&Params::NONE).unwrap();
+        assert!(!none.is_modern() && none.progress_token().is_none());
+        assert!(meta(r#"{"io.modelcontextprotocol/protocolVersion":7}"#).unwrap().is_modern());
+    }
+
+    #[test]
+    fn initialize_is_read_and_answered() {
+        let params = Bytes::from_static(
+            br#"{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}"#,
+        );
+        let read = Initialize::read(&Params::scan(&params, Limits::CLIENT).unwrap()).unwrap();
+        assert_eq!((read.requested.as_str(), read.version), ("2025-06-18", ProtocolVersion::V2025_06_18));
+        let params = Bytes::from_static(br#"{"protocolVersion":"2025-06-18","capabilities":[]}"#);
+        let error = Initialize::read(&Params::scan(&params, Limits::CLIENT).unwrap()).unwrap_err();
+        assert_eq!(error.message, "capabilities must be an object");
+    }
+
+    #[test]
+    fn what_servers_say_has_the_form_of_its_era() {
+        let server = ServerSaying {
+            capabilities: b"{\"tools\":{}}",
+            server_info: b"{\"name\":\"g\"}",
+            instructions: Some("hi"),
+        };
+        let value = |raw: Bytes| serde_json::from_slice::<Value>(&raw).unwrap();
+        assert_eq!(
+            value(initialize_result(ProtocolVersion::V2025_11_25, server)),
+            json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "g"}, "instructions": "hi"})
+        );
+        assert_eq!(
+            value(discover_result(&version::MODERN, server, 5000, CacheScope::Private)),
+            json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
+                   "instructions": "hi", "ttlMs": 5000, "cacheScope": "private",
+                   "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "g"}}})
+        );
+        let meta = request_meta(ProtocolVersion::V2026_07_28, &b"{}"[..], b"{\"name\":\"g\"}");
+        let params = Bytes::from(format!("{{\"_meta\":{}}}", std::str::from_utf8(&meta).unwrap()));
+        let read = Meta::of(&Params::scan(&params, Limits::CLIENT).unwrap()).unwrap();
+        assert!(read.modern().is_ok());
     }
 }

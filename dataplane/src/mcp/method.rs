@@ -180,3 +180,56 @@ impl fmt::Display for Method {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::mcp::version;
+
+    #[test]
+    fn every_method_is_written_as_it_is_read() {
+        for method in Method::KNOWN {
+            assert_eq!(&Method::parse(method.as_str()), method);
+            assert!(method.is_for_server() || method.is_for_client());
+        }
+        let wires: HashSet<_> = Method::KNOWN.iter().map(Method::as_str).collect();
+        assert_eq!(wires.len(), Method::KNOWN.len());
+        assert_eq!(Method::parse("Tools/call"), Method::Other("Tools/call".into()));
+    }
+
+    /// Counted in the official schemas; the tasks extension adds get, cancel,
+    /// update and its notification, and what servers ask is a request on the
+    /// wire only where there are server requests.
+    #[test]
+    fn each_revision_has_as_many_methods_as_its_schema() {
+        let counts = version::ALL
+            .map(|version| Method::KNOWN.iter().filter(|method| method.exists_in(version)).count());
+        assert_eq!(counts, [18 + 4, 31, 25, 24, 24]);
+    }
+
+    #[test]
+    fn what_the_modern_era_removed_is_gone() {
+        for wire in [
+            "initialize",
+            "ping",
+            "logging/setLevel",
+            "resources/subscribe",
+            "resources/unsubscribe",
+            "tasks/list",
+        ] {
+            assert!(!Method::parse(wire).exists_in(V2026_07_28), "{wire}");
+        }
+        assert!(Method::parse("skills/list").exists_in(V2026_07_28));
+        assert!(!Method::Discover.exists_in(V2025_11_25));
+    }
+
+    #[test]
+    fn a_method_with_a_name_says_where_it_is() {
+        assert_eq!(Method::ToolsCall.name_param(), Some(Key::Name));
+        assert_eq!(Method::ResourcesRead.name_param(), Some(Key::Uri));
+        assert_eq!(Method::TasksGet.name_param(), Some(Key::TaskId));
+        assert_eq!(Method::ToolsList.name_param(), None);
+    }
+}

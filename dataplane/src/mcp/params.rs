@@ -11,8 +11,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::mcp::id::RawId;
-use crate::mcp::scan::{Limits, ParseError, Quoted, Reason, Scanner, Span};
 use crate::mcp::patch::Patch;
+use crate::mcp::scan::{Limits, ParseError, Quoted, Reason, Scanner, Span};
 use crate::mcp::text;
 
 macro_rules! keys {

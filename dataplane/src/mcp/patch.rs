@@ -131,7 +131,7 @@ impl Patch {
             // A parent that is itself being replaced: the children apply to
             // what replaces it.
             if let Some((_, whole)) = top.iter_mut().find(|(key, _)| *key == parent) {
-                *whole = with_children(whole.as_ref(), &children).or(whole.take());
+                *whole = with_children(whole.take(), &children);
                 continue;
             }
             match self.find(parent, &mut scanned) {
@@ -149,12 +149,18 @@ impl Patch {
         if !top.is_empty() {
             self.edit_top(&top, &mut scanned, &mut cuts);
         }
-        cuts.sort_by_key(|cut| cut.span.start);
+        // What goes in at a place stands before what goes out there.
+        cuts.sort_by_key(|cut| (cut.span.start, cut.span.end));
         cuts
     }
 
     /// Avoids reading the object again where the index knows enough.
-    fn edit_top(&self, top: &[(&str, Option<Bytes>)], scanned: &mut Option<Vec<Member>>, cuts: &mut Vec<Cut>) {
+    fn edit_top(
+        &self,
+        top: &[(&str, Option<Bytes>)],
+        scanned: &mut Option<Vec<Member>>,
+        cuts: &mut Vec<Cut>,
+    ) {
         let known = self.known.and_then(|index| {
             let mut replaced = Vec::new();
             let mut added = Vec::new();
@@ -181,7 +187,8 @@ impl Patch {
 
     /// The value of a member.
     fn find(&self, key: &str, scanned: &mut Option<Vec<Member>>) -> Option<Span> {
-        if let (Some(index), Some(known)) = (&self.known, Key::ALL.iter().find(|known| known.as_str() == key)) {
+        if let (Some(index), Some(known)) = (&self.known, Key::ALL.iter().find(|known| known.as_str() == key))
+        {
             return index.get(*known);
         }
         let members = scanned.get_or_insert_with(|| scan_members(&self.base, 0));
@@ -192,7 +199,9 @@ impl Patch {
 impl Raw for Patch {
     fn size(&self) -> usize {
         let edits = self.edits.iter().map(|edit| {
-            edit.key.len() + edit.parent.as_ref().map_or(0, |parent| parent.len() + 8) + 8
+            edit.key.len()
+                + edit.parent.as_ref().map_or(0, |parent| parent.len() + 8)
+                + 8
                 + edit.value.as_ref().map_or(0, Bytes::len)
         });
         self.base.len() + edits.sum::<usize>()
@@ -209,15 +218,17 @@ impl Raw for Patch {
     }
 }
 
-/// `object` (or an empty one) with edits; `None` if that changes nothing.
-fn with_children(object: Option<&Bytes>, children: &[(&str, Option<Bytes>)]) -> Option<Bytes> {
-    let base = object.filter(|object| object.first() == Some(&b'{')).cloned().unwrap_or(Bytes::from_static(b"{}"));
-    if children.iter().all(|(_, value)| value.is_none()) && object.is_none() {
-        return None;
+/// A value with edits on its members. If it is no object, additions make it
+/// one, and removals leave it as it is.
+fn with_children(value: Option<Bytes>, children: &[(&str, Option<Bytes>)]) -> Option<Bytes> {
+    let patch = value.as_ref().and_then(|value| Patch::of(value).ok());
+    if patch.is_none() && children.iter().all(|(_, child)| child.is_none()) {
+        return value;
     }
-    let mut patch = Patch::of(&base).ok()?;
-    for (key, value) in children {
-        patch.edit(None, key, value.clone());
+    let empty = || Patch { base: Bytes::from_static(b"{}"), known: None, edits: Vec::new() };
+    let mut patch = patch.unwrap_or_else(empty);
+    for (key, child) in children {
+        patch.edit(None, key, child.clone());
     }
     Some(patch.finish())
 }
@@ -246,7 +257,13 @@ fn is_key(base: &[u8], span: Span, key: &str) -> bool {
 }
 
 /// The cuts that carry out `edits` on the object at `start`.
-fn edit_object(base: &[u8], start: u32, members: &[Member], edits: &[(&str, Option<Bytes>)], cuts: &mut Vec<Cut>) {
+fn edit_object(
+    base: &[u8],
+    start: u32,
+    members: &[Member],
+    edits: &[(&str, Option<Bytes>)],
+    cuts: &mut Vec<Cut>,
+) {
     let mut removed = vec![false; members.len()];
     let mut added = Vec::new();
     for (key, value) in edits {
@@ -315,4 +332,158 @@ fn insertion(added: &[(&str, Bytes)], start: u32, followed: bool) -> Option<Cut>
         text.push(b',');
     }
     Some(Cut { span: Span { start: start + 1, end: start + 1 }, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value};
+
+    use super::*;
+    use crate::mcp::params::Params;
+
+    fn check(object: &'static str, edit: impl Fn(Patch) -> Patch, expected: &str) {
+        let object = Bytes::from_static(object.as_bytes());
+        let found = edit(Patch::of(&object).unwrap()).finish();
+        assert_eq!(std::str::from_utf8(&found).unwrap(), expected);
+        // What the index of params knows must not change the outcome.
+        if let Ok(params) = Params::scan(&object, Limits::CLIENT) {
+            assert_eq!(std::str::from_utf8(&edit(params.patch()).finish()).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_value_is_replaced_and_all_else_stays() {
+        check(
+            r#" { "a" : 1E2 , "name": "x","b":[ ]} "#,
+            |p| p.set_text("name", "y\""),
+            r#"{ "a" : 1E2 , "name": "y\"","b":[ ]}"#,
+        );
+        check(r#"{"n\u0061me":"x"}"#, |p| p.set_text("name", "y"), r#"{"n\u0061me":"y"}"#);
+    }
+
+    #[test]
+    fn new_members_go_to_the_front() {
+        check("{}", |p| p.set("a", "1"), r#"{"a":1}"#);
+        check(r#"{ "b":2}"#, |p| p.set("a", "1").set("uri", "3"), r#"{"a":1,"uri":3, "b":2}"#);
+        check(r#"{"b":2}"#, |p| p.set("a", "1").remove("b"), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn a_member_that_goes_takes_one_comma_along() {
+        check(r#"{"a":1,"b":2,"c":3}"#, |p| p.remove("a"), r#"{"b":2,"c":3}"#);
+        check(r#"{"a":1,"b":2,"c":3}"#, |p| p.remove("b"), r#"{"a":1,"c":3}"#);
+        check(r#"{"a":1,"b":2,"c":3}"#, |p| p.remove("c"), r#"{"a":1,"b":2}"#);
+        check(r#"{"a":1,"b":2,"c":3}"#, |p| p.remove("a").remove("c"), r#"{"b":2}"#);
+        check(r#"{"a":1,"b":2,"c":3}"#, |p| p.remove("a").remove("b").remove("c"), "{}");
+        check(r#"{"a":1}"#, |p| p.remove("z"), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn one_level_below_works_the_same() {
+        check(
+            r#"{"_meta":{"x":1},"a":2}"#,
+            |p| p.set_in("_meta", "progressToken", "7"),
+            r#"{"_meta":{"progressToken":7,"x":1},"a":2}"#,
+        );
+        check(
+            r#"{"a":2}"#,
+            |p| p.set_in("_meta", "t", "7").set_in("_meta", "u", "8"),
+            r#"{"_meta":{"t":7,"u":8},"a":2}"#,
+        );
+        check(r#"{"_meta":null}"#, |p| p.set_in("_meta", "t", "7"), r#"{"_meta":{"t":7}}"#);
+        check(r#"{"_meta":{"t":1,"x":2}}"#, |p| p.remove_in("_meta", "t"), r#"{"_meta":{"x":2}}"#);
+        check(r#"{"a":1}"#, |p| p.remove_in("_meta", "t"), r#"{"a":1}"#);
+        check(
+            r#"{"_meta":{"x":2}}"#,
+            |p| p.set("_meta", r#"{"y":1}"#).set_in("_meta", "t", "7"),
+            r#"{"_meta":{"t":7,"y":1}}"#,
+        );
+        check(
+            r#"{"_meta":{"x":2}}"#,
+            |p| p.remove("_meta").set_in("_meta", "t", "7"),
+            r#"{"_meta":{"t":7}}"#,
+        );
+        check(
+            r#"{"name":"a","_meta":{"x":2}}"#,
+            |p| p.set_in("_meta", "x", "3").set_text("name", "b").remove_in("_meta", "z"),
+            r#"{"name":"b","_meta":{"x":3}}"#,
+        );
+    }
+
+    #[test]
+    fn the_last_word_on_a_key_counts_and_one_of_two_is_left() {
+        check(r#"{"a":1}"#, |p| p.set("a", "2").remove("a").set("a", "3"), r#"{"a":3}"#);
+        check(r#"{"q":1,"b":2,"q":3}"#, |p| p.set("q", "4"), r#"{"q":4,"b":2}"#);
+    }
+
+    #[test]
+    fn without_edits_nothing_is_copied() {
+        let object = Bytes::from_static(b"{\"a\":1}");
+        assert_eq!(Patch::of(&object).unwrap().finish().as_ptr(), object.as_ptr());
+    }
+
+    #[test]
+    fn only_objects_are_edited() {
+        for text in ["[]", "1", "{", "{} {}"] {
+            assert!(Patch::of(&Bytes::from_static(text.as_bytes())).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn edits_mean_what_they_mean_on_a_tree(
+            members in prop::collection::vec(("[a-d]|name|_meta", "[ \t\n]{0,2}", prop_oneof![
+                Just("1E2".to_owned()), Just("{\"a\": [0.10] , \"d\":1}".to_owned()), Just("\"\\u0041,\"".to_owned()), Just("{ }".to_owned()),
+            ]), 0..6),
+            edits in prop::collection::vec((any::<bool>(), "[a-d]|name|_meta", prop::option::of(0..9_u8)), 0..5),
+        ) {
+            let mut seen = Vec::new();
+            let mut text = String::from("{");
+            let mut tree = Map::new();
+            for (key, space, raw) in members {
+                if seen.contains(&key) {
+                    continue;
+                }
+                if !seen.is_empty() {
+                    text.push(',');
+                }
+                text += &format!("{space}\"{key}\":{space}{raw}{space}");
+                tree.insert(key.clone(), serde_json::from_str(&raw).unwrap());
+                seen.push(key);
+            }
+            text.push('}');
+            let object = Bytes::from(text);
+            let mut patches = [Patch::of(&object).unwrap(), Params::scan(&object, Limits::CLIENT).unwrap().patch()];
+            for patch in &mut patches {
+                for (below, key, value) in &edits {
+                    patch.edit(below.then_some("_meta"), key, value.map(|value| value.to_string().into()));
+                }
+            }
+            let last_words = patches[0].edits.clone();
+            let (inner, outer): (Vec<_>, Vec<_>) = last_words.iter().partition(|edit| edit.parent.is_some());
+            for edit in outer.into_iter().chain(inner) {
+                let (below, key) = (edit.parent.is_some(), edit.key.to_string());
+                let value = edit.value.as_ref().map(|raw| serde_json::from_slice::<Value>(raw).unwrap());
+                let object = match (below, &value) {
+                    (false, _) => &mut tree,
+                    (true, None) if !tree.get("_meta").is_some_and(Value::is_object) => continue,
+                    (true, _) => {
+                        let meta = tree.entry("_meta").or_insert(Value::Null);
+                        if !meta.is_object() {
+                            *meta = Map::new().into();
+                        }
+                        meta.as_object_mut().unwrap()
+                    }
+                };
+                match value {
+                    Some(value) => _ = object.insert(key, value),
+                    None => _ = object.remove(&key),
+                }
+            }
+            let [alone, indexed] = patches.map(Patch::finish);
+            prop_assert_eq!(&alone, &indexed);
+            prop_assert_eq!(serde_json::from_slice::<Value>(&alone).unwrap(), Value::from(tree), "{:?}", alone);
+        }
+    }
 }

@@ -57,3 +57,46 @@ fn name(bytes: &[u8]) -> Option<(String, &[u8])> {
     let (name, rest) = rest.split_at_checked(usize::from(*len))?;
     Some((String::from_utf8(name.to_vec()).ok()?, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routed(inner: &str) -> Routed {
+        let inner = RawId::from_json(inner.as_bytes()).unwrap();
+        Routed { node: "node-1".into(), backend: "search".into(), owner: 7, inner }
+    }
+
+    #[test]
+    fn the_answer_finds_its_way_and_the_id_its_bytes() {
+        let ring = KeyRing::ephemeral();
+        for inner in ["0", "\"0\"", "1.0", "9007199254740993", "\"\\u0061\""] {
+            let sent = routed(inner).seal(&ring, b"session").unwrap();
+            assert_eq!(Routed::open(&sent, &ring, b"session"), Ok(routed(inner)));
+        }
+    }
+
+    #[test]
+    fn an_id_of_another_session_or_of_nobody_is_refused() {
+        let ring = KeyRing::ephemeral();
+        let sent = routed("0").seal(&ring, b"session").unwrap();
+        assert!(Routed::open(&sent, &ring, b"other").is_err());
+        assert!(Routed::open(&sent, &KeyRing::ephemeral(), b"session").is_err());
+        assert!(Routed::open(&RawId::number(0), &ring, b"session").is_err());
+        assert!(Routed::open(&RawId::text("0"), &ring, b"session").is_err());
+    }
+
+    #[test]
+    fn an_id_that_could_not_come_back_is_not_sent() {
+        let ring = KeyRing::ephemeral();
+        let long = Routed {
+            backend: "x".repeat(255),
+            node: "y".repeat(255),
+            ..routed(&format!("\"{}\"", "z".repeat(254)))
+        };
+        let fits = Routed { backend: "x".repeat(100), node: "y".repeat(100), ..long.clone() };
+        assert!(fits.seal(&ring, b"").is_some());
+        assert!(Routed { backend: "x".repeat(256), ..routed("0") }.seal(&ring, b"").is_none());
+        assert!(long.seal(&ring, b"").is_none());
+    }
+}

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use crate::mcp::id::RawId;
+pub use crate::mcp::reason::{ParseError, Reason};
 
 /// The deepest nesting that any limits allow; the message itself is depth 1.
 pub const DEPTH_MAX: u32 = 64;
@@ -40,81 +40,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self::CLIENT
     }
-}
-
-/// Why bytes are not a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
-    #[error("the text ends too early")]
-    End,
-    #[error("not valid JSON")]
-    Syntax,
-    #[error("not valid UTF-8")]
-    Utf8,
-    #[error("a byte order mark is not allowed")]
-    ByteOrderMark,
-    #[error("a control character in a string must be escaped")]
-    ControlCharacter,
-    #[error("half of a surrogate pair")]
-    LoneSurrogate,
-    #[error("text after the end of the message")]
-    Trailing,
-    #[error("nested too deeply")]
-    Depth,
-    #[error("too many values")]
-    Tokens,
-    #[error("longer than 4 GiB")]
-    Length,
-    #[error("a message must be an object")]
-    NotAnObject,
-    #[error("the key occurs twice")]
-    DuplicateKey,
-    #[error("the key differs from a known one only in case")]
-    KeyCase,
-    #[error("jsonrpc must be \"2.0\"")]
-    Jsonrpc,
-    #[error("id must be an integer or a string")]
-    Id,
-    #[error("id is too long")]
-    IdLength,
-    #[error("method must be a string")]
-    Method,
-    #[error("params must be an object")]
-    Params,
-    #[error("neither a request nor a notification nor a response")]
-    Shape,
-    #[error("a batch must have between 1 and its maximum of messages")]
-    BatchLength,
-}
-
-impl Reason {
-    /// Whether the bytes are not even JSON (`-32700`); otherwise they are JSON
-    /// but no message (`-32600`).
-    pub fn is_syntax(self) -> bool {
-        matches!(
-            self,
-            Self::End
-                | Self::Syntax
-                | Self::Utf8
-                | Self::ByteOrderMark
-                | Self::ControlCharacter
-                | Self::LoneSurrogate
-                | Self::Trailing
-                | Self::Depth
-                | Self::Tokens
-                | Self::Length
-        )
-    }
-}
-
-/// Bytes that are not a message, and where that showed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{reason} at byte {offset}")]
-pub struct ParseError {
-    pub offset: usize,
-    pub reason: Reason,
-    /// The id of the message, where it was legible: the answer should carry it.
-    pub id: Option<RawId>,
 }
 
 /// Where a value is, in bytes of the scanned text.
@@ -454,4 +379,144 @@ fn plain_run(text: &[u8]) -> usize {
 
 fn stop(byte: u8) -> u8 {
     u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scan(text: &[u8], limits: Limits) -> Result<Span, ParseError> {
+        let mut scanner = Scanner::new(text, limits)?;
+        let span = scanner.value()?;
+        scanner.end()?;
+        Ok(span)
+    }
+
+    fn check(text: impl AsRef<[u8]>, expected: Result<(), (Reason, usize)>) {
+        let found = scan(text.as_ref(), Limits::CLIENT);
+        let found = found.map(|_| ()).map_err(|error| (error.reason, error.offset));
+        assert_eq!(found, expected, "{:?}", String::from_utf8_lossy(text.as_ref()));
+    }
+
+    #[test]
+    fn json_is_accepted() {
+        for text in [
+            "null",
+            " true\r\n",
+            "-0",
+            "0.10e-7",
+            "1E2",
+            "[]",
+            "[ [ ] , { } ]",
+            r#"{"a":{"b":[1,"x",null]}}"#,
+            r#""\"\\\/\b\f\n\r\t\u00e9""#,
+            r#""\ud83d\ude00""#,
+            "\"\u{2028}\u{ffff}\"",
+            "12345678901234567890123",
+        ] {
+            check(text, Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_where_it_goes_wrong() {
+        check("", Err((Reason::End, 0)));
+        check("[1,]", Err((Reason::Syntax, 3)));
+        check("[1 2]", Err((Reason::Syntax, 3)));
+        check("{\"a\":1,}", Err((Reason::Syntax, 7)));
+        check("{a:1}", Err((Reason::Syntax, 1)));
+        check("[1}", Err((Reason::Syntax, 2)));
+        check("[\"a", Err((Reason::End, 3)));
+        check("01", Err((Reason::Trailing, 1)));
+        check("-", Err((Reason::End, 1)));
+        check("1.", Err((Reason::End, 2)));
+        check("+1", Err((Reason::Syntax, 0)));
+        check("NaN", Err((Reason::Syntax, 0)));
+        check("nul", Err((Reason::Syntax, 0)));
+        check("{} x", Err((Reason::Trailing, 3)));
+        check("\u{feff}{}", Err((Reason::ByteOrderMark, 0)));
+        check(b"[\"a\xff\"]", Err((Reason::Utf8, 3)));
+        check(b"\"\xed\xa0\x80\"", Err((Reason::Utf8, 1)));
+        check("\"a\nb\"", Err((Reason::ControlCharacter, 2)));
+        check(r#""\x""#, Err((Reason::Syntax, 2)));
+        check(r#""\u12g4""#, Err((Reason::Syntax, 1)));
+        check(r#""\ud83d""#, Err((Reason::LoneSurrogate, 1)));
+        check(r#""\ude00\ud83d""#, Err((Reason::LoneSurrogate, 1)));
+        check(r#""\ud83d\u0041""#, Err((Reason::LoneSurrogate, 1)));
+    }
+
+    #[test]
+    fn a_cut_emoji_of_a_backend_passes() {
+        assert!(scan(br#"["\ud83d", "\ude00x", "\ud83d\u0041"]"#, Limits::BACKEND).is_ok());
+    }
+
+    #[test]
+    fn nesting_and_values_are_bounded() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        check(nested(64), Ok(()));
+        check(nested(65), Err((Reason::Depth, 64)));
+        check("{\"a\":".repeat(100_000), Err((Reason::Depth, 64 * 5)));
+        let limits = Limits { tokens_max: 4, ..Limits::CLIENT };
+        assert!(scan(b"[1,2,3]", limits).is_ok());
+        assert_eq!(scan(b"[1,2,3,4]", limits).unwrap_err().reason, Reason::Tokens);
+        assert_eq!(scan(b"{\"a\":1,\"b\":2}", limits).unwrap_err().reason, Reason::Tokens);
+    }
+
+    #[test]
+    fn a_stop_is_found_at_every_place_of_a_long_string() {
+        for at in 0..100 {
+            let mut text = format!("\"{}\"", "é".repeat(50)).into_bytes();
+            text[1 + at] = 7;
+            // Breaks the character, so the check of the encoding is left out.
+            let mut scanner = Scanner::resume(&text, 0);
+            assert_eq!(scanner.value().unwrap_err().offset, 1 + at);
+        }
+    }
+
+    /// JSON and near misses of it.
+    fn jsonish() -> impl Strategy<Value = String> {
+        let atom = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\\",
+            "\"a\"",
+            "\"\\u0041\"",
+            "\"\\ud800\"",
+            "0",
+            "-1",
+            "1.5",
+            "e3",
+            ".",
+            "true",
+            "null",
+            " ",
+            "\n",
+            "é",
+            "\u{1}",
+        ]);
+        prop::collection::vec(atom, 0..12).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn serde_json_accepts_the_same_texts(text in jsonish()) {
+            let ours = scan(text.as_bytes(), Limits::CLIENT).is_ok();
+            let theirs = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+            prop_assert_eq!(ours, theirs);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let ours = scan(&bytes, Limits::CLIENT).is_ok();
+            let theirs = serde_json::from_slice::<serde_json::Value>(&bytes).is_ok();
+            prop_assert_eq!(ours, theirs);
+        }
+    }
 }

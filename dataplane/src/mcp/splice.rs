@@ -141,3 +141,50 @@ impl Object {
         self.out.push(b':');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::error::RpcError;
+    use crate::mcp::scan::Limits;
+
+    fn text(bytes: &Bytes) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn messages_are_written_around_raw_values() {
+        let id = RawId::text("a");
+        let params = Bytes::from_static(b"{ \"x\":1E2 }");
+        assert_eq!(
+            text(&request(&id, &Method::ToolsCall, Some(&params))),
+            r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{ "x":1E2 }}"#
+        );
+        assert_eq!(
+            text(&notification(&Method::Other("a\"".into()), None)),
+            r#"{"jsonrpc":"2.0","method":"a\""}"#
+        );
+        assert_eq!(text(&response(&id, &b"{}"[..])), r#"{"jsonrpc":"2.0","id":"a","result":{}}"#);
+        assert_eq!(
+            text(&error_response(None, &RpcError::internal())),
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"internal error","data":{"side":"gateway","retry":false}}}"#
+        );
+    }
+
+    #[test]
+    fn a_patch_is_carried_out_while_the_message_is_written() {
+        let params = Bytes::from_static(br#"{"name":"a","arguments":{"x": 1}}"#);
+        let patch = Params::scan(&params, Limits::CLIENT).unwrap().patch().set_text("name", "b");
+        assert_eq!(
+            text(&request(&RawId::number(1), &Method::ToolsCall, Some(&patch))),
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"b","arguments":{"x": 1}}}"#
+        );
+    }
+
+    #[test]
+    fn objects_are_written_in_order() {
+        let object = Object::default().set_text("a", "x\n").set("b", &b"[1]"[..]).finish();
+        assert_eq!(text(&object), r#"{"a":"x\n","b":[1]}"#);
+        assert_eq!(text(&Object::default().finish()), "{}");
+    }
+}

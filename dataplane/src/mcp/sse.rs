@@ -240,3 +240,122 @@ pub fn encode_priming(id: &str, retry_ms: Option<u64>, out: &mut Vec<u8>) {
     }
     encode(Some(id), b"", out);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event> {
+        let mut decoder = Decoder::new(1 << 16);
+        let mut events = Vec::new();
+        for chunk in chunks {
+            decoder.push(Bytes::copy_from_slice(chunk));
+            while let Some(event) = decoder.next_event().unwrap() {
+                events.push(event);
+            }
+        }
+        events
+    }
+
+    fn event(id: Option<&'static str>, data: Option<&'static str>, retry_ms: Option<u64>) -> Event {
+        Event { name: None, id: id.map(Bytes::from), data: data.map(Bytes::from), retry_ms }
+    }
+
+    fn check(wire: &str, expected: &[Event]) {
+        assert_eq!(decode([wire.as_bytes()]), expected, "{wire:?}");
+        assert_eq!(decode(wire.as_bytes().chunks(1)), expected, "{wire:?} byte by byte");
+    }
+
+    #[test]
+    fn what_real_servers_send_is_read() {
+        check("data: {}\n\n", &[event(None, Some("{}"), None)]);
+        check("\u{feff}data:{}\r\n\r\n", &[event(None, Some("{}"), None)]);
+        check(
+            "id: 1\rdata: a\rdata: b\r\rdata:c\r\r",
+            &[event(Some("1"), Some("a\nb"), None), event(None, Some("c"), None)],
+        );
+        let named = Event { name: Some("message".into()), ..event(Some("0/0"), Some("x"), None) };
+        check("event: message\nid: 0/0\ndata: x\n\n", std::slice::from_ref(&named));
+        check("data: x\nid: 0/0\nevent: message\n\n", &[named]);
+        check("data: \nid: 0\nretry: 3000\n\n", &[event(Some("0"), Some(""), Some(3000))]);
+        check("id\nretry: 5000\ndata:\n\n", &[event(Some(""), Some(""), Some(5000))]);
+        check("id: 2/0\n\n", &[event(Some("2/0"), None, None)]);
+        check("data\ndata\n\n", &[event(None, Some("\n"), None)]);
+        check(": ping\n\n:\n\n\n\ndata: x\n\n", &[event(None, Some("x"), None)]);
+        check("retry: soon\nid: a\0b\nunknown: x\ndata: y\n\n", &[event(None, Some("y"), None)]);
+        check("data:  two\n\ndata: unfinished\n", &[event(None, Some(" two"), None)]);
+    }
+
+    #[test]
+    fn only_events_with_content_are_messages() {
+        assert!(event(None, Some("{}"), None).is_message());
+        assert!(!event(Some("1"), Some(""), None).is_message());
+        assert!(!event(Some("1"), None, None).is_message());
+        assert!(!Event { name: Some("endpoint".into()), ..event(None, Some("/x"), None) }.is_message());
+    }
+
+    #[test]
+    fn data_in_one_piece_is_not_copied() {
+        let wire = Bytes::from_static(b"id: 1\ndata: {\"a\":1}\n\n");
+        let mut decoder = Decoder::new(100);
+        decoder.push(wire.clone());
+        let data = decoder.next_event().unwrap().unwrap().data.unwrap();
+        assert!(wire.as_ptr_range().contains(&data.as_ptr()));
+    }
+
+    #[test]
+    fn an_event_that_is_too_long_ends_the_stream() {
+        for wire in
+            ["data: 123456789012345\n\n", "data: 12345\ndata: 12345\n\n", "data: 12345678901234567890"]
+        {
+            let mut decoder = Decoder::new(20);
+            decoder.push(Bytes::from_static(wire.as_bytes()));
+            assert_eq!(decoder.next_event(), Err(TooLong { bytes_max: 20 }), "{wire}");
+            decoder.push(Bytes::from_static(b"\n\ndata: x\n\n"));
+            assert!(decoder.next_event().is_err());
+        }
+        let mut decoder = Decoder::new(20);
+        decoder.push(Bytes::from(":".repeat(15) + "\n").repeat(10).into());
+        decoder.push(Bytes::from_static(b"data: 1\n\ndata: 2\n\ndata: 34567890\n\n"));
+        for _ in 0..3 {
+            assert!(decoder.next_event().unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn an_id_that_would_break_the_frame_is_left_out() {
+        let mut out = Vec::new();
+        encode_event(Some("endpoint"), Some("a\nb"), b"/x", &mut out);
+        assert_eq!(out, b"event: endpoint\ndata: /x\n\n");
+        out.clear();
+        encode_priming("7", Some(500), &mut out);
+        assert_eq!(decode([&out[..]]), [event(Some("7"), Some(""), Some(500))]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(data in prop::collection::vec("[ -~é]{0,40}(\n[ -~]{0,40}){0,2}", 1..6), id in prop::option::of("[!-~]{1,9}")) {
+            let mut wire = Vec::new();
+            for data in &data {
+                encode(id.as_deref(), data.as_bytes(), &mut wire);
+            }
+            let events = decode([&wire[..]]);
+            let found: Vec<_> = events.iter().map(|event| event.data.clone().unwrap()).collect();
+            prop_assert_eq!(found, data);
+            prop_assert!(events.iter().all(|event| event.id.as_deref() == id.as_deref().map(str::as_bytes)));
+        }
+
+        #[test]
+        fn chunking_never_changes_the_events(wire in "(data:|id: |event:|retry: |:|[a-z0-9é]{1,5}|\r|\n|\r\n|\n\n){0,40}", size in 1usize..16) {
+            prop_assert_eq!(decode(wire.as_bytes().chunks(size)), decode([wire.as_bytes()]));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..10)) {
+            let whole = chunks.concat();
+            prop_assert_eq!(decode(chunks.iter().map(|chunk| &chunk[..])), decode([&whole[..]]));
+        }
+    }
+}

@@ -67,3 +67,44 @@ pub fn folds_to(key: &[u8], known: &str) -> bool {
     });
     folded.eq(known.chars().map(|c| c.to_ascii_lowercase()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_without_escapes_is_borrowed() {
+        assert!(matches!(decode("\"héllo\"".as_bytes()), Some(Cow::Borrowed("héllo"))));
+        assert!(matches!(decode(br#""tools\/call""#), Some(Cow::Owned(text)) if text == "tools/call"));
+    }
+
+    #[test]
+    fn what_is_no_text_decodes_to_none() {
+        for raw in ["1", "null", "\"", "", r#""\ud800""#, "{\"a\":\"\"}"] {
+            assert_eq!(decode(raw.as_bytes()), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn keys_that_pass_for_others_are_told() {
+        for key in ["METHOD", "Method", "mEthod"] {
+            assert!(folds_to(key.as_bytes(), "method"));
+        }
+        assert!(folds_to("param\u{17f}".as_bytes(), "params"));
+        assert!(folds_to("Tas\u{212a}Id".as_bytes(), "taskId"));
+        for key in ["methods", "metho", "m\u{e9}thod", "\u{17f}\u{17f}\u{17f}\u{17f}\u{17f}\u{17f}"] {
+            assert!(!folds_to(key.as_bytes(), "method"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_survives_the_round_trip(text in any::<String>()) {
+            let raw = encode(&text);
+            prop_assert_eq!(decode(&raw).unwrap(), text.as_str());
+            prop_assert_eq!(serde_json::from_slice::<String>(&raw).unwrap(), text.as_str());
+        }
+    }
+}

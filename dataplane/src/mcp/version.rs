@@ -248,3 +248,48 @@ impl fmt::Display for ProtocolVersion {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initialize_agrees_on_what_we_speak_or_on_our_latest() {
+        for version in LEGACY {
+            assert_eq!(negotiate(version.as_str()), version);
+        }
+        for requested in ["2026-07-28", "2027-01-01", "2024-10-07", "", "latest"] {
+            assert_eq!(negotiate(requested), V2025_11_25, "{requested}");
+        }
+    }
+
+    #[test]
+    fn every_revision_is_written_as_it_is_read_and_has_one_era() {
+        for version in ALL {
+            assert_eq!(ProtocolVersion::parse(version.as_str()), Some(version));
+            assert_eq!(LEGACY.contains(&version), version.era() == Era::Legacy);
+            assert_eq!(MODERN.contains(&version), version.era() == Era::Modern);
+        }
+        assert!(ALL.is_sorted_by(|newer, older| newer > older));
+    }
+
+    /// The rows of the matrix, newest first.
+    #[test]
+    fn the_table_says_what_the_specifications_say() {
+        let row = |has: fn(ProtocolVersion) -> bool| ALL.map(has);
+        assert_eq!(row(ProtocolVersion::has_sessions), [false, true, true, true, true]);
+        assert_eq!(row(ProtocolVersion::disconnect_cancels), [true, false, false, false, false]);
+        assert_eq!(row(ProtocolVersion::allows_batch), [false, false, false, true, false]);
+        assert_eq!(row(ProtocolVersion::requires_version_header), [true, true, true, false, false]);
+        assert_eq!(row(ProtocolVersion::polls_sse), [false, true, false, false, false]);
+        assert_eq!(row(ProtocolVersion::has_resumption), [false, true, true, true, false]);
+        assert_eq!(row(ProtocolVersion::has_streamable_http), [true, true, true, true, false]);
+        assert_eq!(row(ProtocolVersion::has_structured_content), [true, true, true, false, false]);
+        assert_eq!(row(ProtocolVersion::has_resource_links), [true, true, true, false, false]);
+        assert_eq!(row(ProtocolVersion::has_audio), [true, true, true, true, false]);
+        assert_eq!(row(ProtocolVersion::has_elicitation), [true, true, true, false, false]);
+        assert_eq!(row(ProtocolVersion::has_url_elicitation), [true, true, false, false, false]);
+        assert_eq!(row(ProtocolVersion::has_core_tasks), [false, true, false, false, false]);
+        assert_eq!(row(ProtocolVersion::has_resource_not_found_code), [false, true, true, true, true]);
+    }
+}
