@@ -4,57 +4,335 @@
 //! An upstream opens what it needs when a call needs it, keeps it by the
 //! call's scope, and closes it when it is idle. It knows nothing of gateways,
 //! names for clients, or doors.
+//!
+//! ```text
+//!  call ─► switched off? full? era? ─┬─ http   endpoint ─┬─ legacy   session, follow, events
+//!                                    │                   └─ modern
+//!                                    └─ stdio  process: one pipe, many calls or one at a time
+//!  probe, state, hints, meters: what is known and told of the backend
+//! ```
 
-use std::{sync::Arc, time::Duration};
+mod endpoint;
+mod events;
+mod excerpt;
+mod follow;
+mod hints;
+mod http;
+mod legacy;
+mod message;
+mod meters;
+mod modern;
+mod probe;
+mod question;
+mod session;
+mod shared;
+mod state;
+mod stream;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use mt_proto::{
     pb::discovery::ServerFacts,
-    resource::{Backend, ResourceName},
+    resource::{Backend, ResourceName, Transport},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    sync::{Mutex, Semaphore, watch},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
 
-use crate::gateway::call::{Answer, Call, CallError, Caller, Client, Scope};
+use self::{
+    hints::Hints,
+    http::Http,
+    meters::Meters,
+    state::{StateKeeper, era_name},
+};
+pub use self::{
+    shared::Shared,
+    state::{Eras, UpstreamState},
+};
+use crate::{
+    gateway::call::{Answer, Call, CallError, Caller, Client, Scope},
+    mcp::{method::Method, version::Era},
+};
 
-/// Placeholder of the shape; the transports replace this file.
-pub struct Shared;
-
-impl Shared {
-    pub fn new(_tracker: TaskTracker, _shutdown: CancellationToken) -> Arc<Shared> {
-        Arc::new(Shared)
-    }
-}
-
-/// Placeholder of the shape; the transports replace this file.
-pub struct Upstream {
-    config: Arc<Backend>,
-}
-
-/// How a secret's value is had.
+/// Resolves a secret to its value; the error names it and never holds a value.
 pub type Secrets = Arc<dyn Fn(&ResourceName) -> Result<String, String> + Send + Sync>;
 
+/// One backend of a node.
+pub struct Upstream {
+    config: Arc<Backend>,
+    leg: Leg,
+    hints: Arc<Hints>,
+    meters: Arc<Meters>,
+    state: StateKeeper,
+    slots: Semaphore,
+    /// [`Eras`] in two bits, and a third that says that they are known.
+    eras: AtomicU8,
+    /// One probe at a time.
+    probing: Mutex<()>,
+    /// It is closed: what still runs ends.
+    over: CancellationToken,
+}
+
+enum Leg {
+    Http(Box<Http>),
+    Stdio,
+}
+
+const KNOWN: u8 = 1;
+const LEGACY: u8 = 2;
+const MODERN: u8 = 4;
+
 impl Upstream {
-    pub fn new(config: Arc<Backend>, _secrets: Secrets, _shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { config })
+    /// Opens nothing yet.
+    pub fn new(config: Arc<Backend>, secrets: Secrets, shared: Arc<Shared>) -> Arc<Self> {
+        let meters = Arc::new(Meters::new(config.name.as_str()));
+        let hints = Arc::new(Hints::default());
+        let leg = match &config.transport {
+            Transport::Http(transport) => {
+                Leg::Http(Box::new(Http::new(&config, transport, secrets, &meters, &hints, &shared)))
+            }
+            Transport::Stdio(_) => Leg::Stdio,
+        };
+        let upstream = Self {
+            leg,
+            hints,
+            meters,
+            state: StateKeeper::new(config.disabled),
+            slots: Semaphore::new(config.concurrent_calls_max),
+            eras: AtomicU8::new(0),
+            probing: Mutex::new(()),
+            over: shared.shutdown.child_token(),
+            config,
+        };
+        if let Some(eras) = Eras::pinned(&upstream.config.protocol) {
+            upstream.set_eras(eras);
+        }
+        Arc::new(upstream)
     }
 
     pub fn config(&self) -> &Arc<Backend> {
         &self.config
     }
 
-    pub async fn call(&self, _call: &Call, _caller: &Caller) -> Result<Answer, CallError> {
-        Err(CallError::Disabled { backend: self.config.name.clone() })
+    /// Runs one call to its answer. Dropping the future cancels the call at
+    /// the backend, as its transport and era have it.
+    ///
+    /// # Errors
+    /// Why there is no answer; [`CallError::Lost`] and [`CallError::Timeout`]
+    /// leave open whether the call has taken effect.
+    pub async fn call(&self, call: &Call, caller: &Caller) -> Result<Answer, CallError> {
+        let running = self.meters.begin();
+        let outcome = self.run(call, caller).await;
+        match &outcome {
+            Ok(_) => self.state.answered(),
+            Err(error) => {
+                tracing::debug!(backend = %self.config.name, %error, "call failed");
+                self.state.failed(error);
+            }
+        }
+        running.end(&outcome);
+        outcome
     }
 
-    pub async fn notify(&self, _client: &Arc<Client>, _message: Bytes) {}
+    async fn run(&self, call: &Call, caller: &Caller) -> Result<Answer, CallError> {
+        if self.config.disabled {
+            return Err(CallError::Disabled { backend: self.config.name.clone() });
+        }
+        let limit = self.config.concurrent_calls_max;
+        let _slot = self
+            .slots
+            .try_acquire()
+            .map_err(|_| CallError::Overloaded { backend: self.config.name.clone(), limit })?;
+        let era = call.client.version.era();
+        self.expect_era(era)?;
+        self.hints.listen(&call.client);
+        let began = Instant::now();
+        let work = async {
+            let lost = || Err(self.lost("the node has closed it"));
+            self.over.run_until_cancelled(self.carry(era, call, caller)).await.unwrap_or_else(lost)
+        };
+        if call.method == Method::Listen {
+            return work.await;
+        }
+        timeout_at(call.deadline, work).await.unwrap_or_else(|_| {
+            let limit = call.deadline.saturating_duration_since(began);
+            Err(CallError::Timeout { backend: self.config.name.clone(), limit })
+        })
+    }
 
-    pub async fn end_scope(&self, _scope: &Scope) {}
+    async fn carry(&self, era: Era, call: &Call, caller: &Caller) -> Result<Answer, CallError> {
+        match (&self.leg, era) {
+            (Leg::Http(http), Era::Legacy) => http.legacy.call(call, caller).await,
+            (Leg::Http(http), Era::Modern) => match http.modern.call(call, caller).await? {
+                modern::Verdict::Answered(answer) => Ok(answer),
+                modern::Verdict::NotUnderstood(outcome) => {
+                    // Only now, so that the common case costs no probe.
+                    Box::pin(self.learn()).await;
+                    self.expect_era(era)?;
+                    outcome
+                }
+            },
+            (Leg::Stdio, _) => Err(self.no_process()),
+        }
+    }
 
+    /// Passes a client's notification on to a leg that is already open for it.
+    pub async fn notify(&self, client: &Arc<Client>, message: Bytes) {
+        match &self.leg {
+            Leg::Http(http) => http.legacy.notify(client, message).await,
+            Leg::Stdio => {}
+        }
+    }
+
+    /// Closes what is open for a scope, in the background.
+    pub async fn end_scope(&self, scope: &Scope) {
+        match &self.leg {
+            Leg::Http(http) => http.legacy.end(scope),
+            Leg::Stdio => {}
+        }
+    }
+
+    /// Asks the backend which eras it speaks and what it says of itself, as
+    /// far as the configuration leaves that open, and remembers the answer.
+    ///
+    /// # Errors
+    /// Why nothing is known of it.
     pub async fn probe(&self) -> Result<ServerFacts, CallError> {
-        Err(CallError::Disabled { backend: self.config.name.clone() })
+        if self.config.disabled {
+            return Err(CallError::Disabled { backend: self.config.name.clone() });
+        }
+        let _one_at_a_time = self.probing.lock().await;
+        self.probe_now().await
     }
 
-    pub fn set_facts(&self, _facts: &ServerFacts) {}
+    async fn probe_now(&self) -> Result<ServerFacts, CallError> {
+        let wanted = Eras::pinned(&self.config.protocol).unwrap_or(Eras { legacy: true, modern: true });
+        let outcome = match &self.leg {
+            Leg::Http(http) => http.probe(wanted).await,
+            Leg::Stdio => Err(self.no_process()),
+        };
+        match &outcome {
+            Ok(facts) => {
+                self.set_facts(facts);
+                self.state.answered();
+            }
+            Err(error) => self.state.failed(error),
+        }
+        outcome
+    }
 
-    pub async fn close(&self, _within: Duration) {}
+    /// Probes once if nothing is known.
+    async fn learn(&self) {
+        let _one_at_a_time = self.probing.lock().await;
+        if self.eras().is_none()
+            && let Err(error) = self.probe_now().await
+        {
+            tracing::debug!(backend = %self.config.name, %error, "probe failed");
+        }
+    }
+
+    /// Which eras the backend is known to speak.
+    pub fn eras(&self) -> Option<Eras> {
+        let bits = self.eras.load(Ordering::Relaxed);
+        (bits & KNOWN != 0).then_some(Eras { legacy: bits & LEGACY != 0, modern: bits & MODERN != 0 })
+    }
+
+    /// Takes over what somebody else has found out.
+    pub fn set_facts(&self, facts: &ServerFacts) {
+        if let Some(eras) = Eras::of(facts)
+            && Eras::pinned(&self.config.protocol).is_none()
+        {
+            self.set_eras(eras);
+        }
+    }
+
+    fn set_eras(&self, eras: Eras) {
+        let bits = KNOWN | if eras.legacy { LEGACY } else { 0 } | if eras.modern { MODERN } else { 0 };
+        self.eras.store(bits, Ordering::Relaxed);
+    }
+
+    fn expect_era(&self, era: Era) -> Result<(), CallError> {
+        match self.eras() {
+            Some(eras) if !eras.speaks(era) => Err(CallError::EraMismatch {
+                backend: self.config.name.clone(),
+                backend_era: era_name(if era == Era::Legacy { Era::Modern } else { Era::Legacy }),
+                client_era: era_name(era),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// How the backend is doing, as it changes.
+    pub fn state(&self) -> watch::Receiver<UpstreamState> {
+        self.state.subscribe()
+    }
+
+    /// Takes no new calls, lets those that run finish for up to `deadline`, and
+    /// closes what is open.
+    pub async fn close(&self, deadline: Duration) {
+        let all = u32::try_from(self.config.concurrent_calls_max).unwrap_or(u32::MAX);
+        let drained = timeout(deadline, self.slots.acquire_many(all)).await;
+        if drained.is_err() {
+            tracing::warn!(backend = %self.config.name, "calls were cut off, they took too long");
+        }
+        self.slots.close();
+        self.over.cancel();
+        match &self.leg {
+            Leg::Http(http) => http.legacy.end_all(),
+            Leg::Stdio => {}
+        }
+    }
+
+    fn no_process(&self) -> CallError {
+        let reason = "processes are not run by this node".to_owned();
+        CallError::Unreachable { backend: self.config.name.clone(), reason }
+    }
+
+    fn lost(&self, reason: &str) -> CallError {
+        CallError::Lost { backend: self.config.name.clone(), reason: reason.to_owned() }
+    }
+}
+
+/// An error that several callers get.
+fn repeat(error: &CallError) -> CallError {
+    match error {
+        CallError::Timeout { backend, limit } => {
+            CallError::Timeout { backend: backend.clone(), limit: *limit }
+        }
+        CallError::Unreachable { backend, reason } => {
+            CallError::Unreachable { backend: backend.clone(), reason: reason.clone() }
+        }
+        CallError::Lost { backend, reason } => {
+            CallError::Lost { backend: backend.clone(), reason: reason.clone() }
+        }
+        CallError::NeedsAuth { backend, status } => {
+            CallError::NeedsAuth { backend: backend.clone(), status: *status }
+        }
+        CallError::Overloaded { backend, limit } => {
+            CallError::Overloaded { backend: backend.clone(), limit: *limit }
+        }
+        CallError::SessionLost { backend } => CallError::SessionLost { backend: backend.clone() },
+        CallError::EraMismatch { backend, backend_era, client_era } => {
+            CallError::EraMismatch { backend: backend.clone(), backend_era, client_era }
+        }
+        CallError::Protocol { backend, reason } => {
+            CallError::Protocol { backend: backend.clone(), reason: reason.clone() }
+        }
+        CallError::Disabled { backend } => CallError::Disabled { backend: backend.clone() },
+        CallError::Rpc(error) => CallError::Rpc(error.clone()),
+        CallError::UnknownTool { name } => CallError::UnknownTool { name: name.clone() },
+        CallError::UnknownPrompt { name } => CallError::UnknownPrompt { name: name.clone() },
+        CallError::UnknownResource { uri } => CallError::UnknownResource { uri: uri.clone() },
+        CallError::UnknownMethod { method } => CallError::UnknownMethod { method: method.clone() },
+        CallError::InvalidParams { reason } => CallError::InvalidParams { reason: reason.clone() },
+    }
 }

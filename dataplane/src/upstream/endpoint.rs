@@ -1,0 +1,304 @@
+//! The HTTP endpoint of one backend: requests out, replies in.
+//!
+//! Knows HTTP and nothing of sessions or eras. Bodies are read within limits,
+//! redirects are not followed (they would carry credentials elsewhere), and
+//! what a backend says in an error reaches people only as a short excerpt.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use mt_proto::resource::{Header, HttpTransport, ResourceName, Value};
+
+use super::{
+    Secrets,
+    excerpt::excerpt,
+    message::Outgoing,
+    meters::Meters,
+    shared::{HttpClient, Shared},
+};
+use crate::{
+    chain,
+    gateway::call::CallError,
+    mcp::{
+        envelope::{Message, Response as RpcResponse},
+        headers as protocol,
+        scan::Limits,
+    },
+};
+
+/// The longest answer of a backend.
+pub const RESULT_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// How much of an error page is read.
+const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("magictunnel/", env!("CARGO_PKG_VERSION")));
+
+pub struct Endpoint {
+    pub backend: ResourceName,
+    pub meters: Arc<Meters>,
+    uri: Option<Uri>,
+    client: HttpClient,
+    operator: Vec<Header>,
+    secrets: Secrets,
+    /// Headers of every request, with the secrets in them.
+    headers: ArcSwapOption<HeaderMap>,
+}
+
+/// What came back.
+pub enum Reply {
+    /// One JSON message.
+    Message(Bytes),
+    /// An event stream.
+    Events(Incoming),
+    /// Success, and nothing to say.
+    Accepted,
+    /// No success.
+    Refused(Refusal),
+}
+
+/// A response that is no success.
+#[derive(Debug)]
+pub struct Refusal {
+    pub status: StatusCode,
+    retry_after: Option<HeaderValue>,
+    body: Bytes,
+}
+
+impl Endpoint {
+    pub fn new(
+        backend: ResourceName,
+        transport: &HttpTransport,
+        secrets: Secrets,
+        meters: Arc<Meters>,
+        shared: &Shared,
+    ) -> Self {
+        Self {
+            backend,
+            meters,
+            uri: transport.url.as_str().parse().ok(),
+            client: shared.client(transport.url.scheme() == "https", transport.connect_timeout),
+            operator: transport.headers.clone(),
+            secrets,
+            headers: ArcSwapOption::empty(),
+        }
+    }
+
+    /// The headers of every request: the operator's, and over them ours.
+    pub fn headers(&self) -> Result<HeaderMap, CallError> {
+        if let Some(headers) = &*self.headers.load() {
+            return Ok(HeaderMap::clone(headers));
+        }
+        let headers = self.resolve().map_err(|reason| self.unreachable(reason))?;
+        self.headers.store(Some(Arc::new(headers.clone())));
+        Ok(headers)
+    }
+
+    fn resolve(&self) -> Result<HeaderMap, String> {
+        let mut headers = HeaderMap::with_capacity(self.operator.len() + 8);
+        headers.insert(USER_AGENT, AGENT);
+        for header in &self.operator {
+            let Ok(name) = HeaderName::try_from(&header.name) else {
+                return Err(format!("{:?} is no header name", header.name));
+            };
+            if is_reserved(&name) {
+                continue;
+            }
+            let text = match &header.value {
+                Value::Text(text) => text.clone(),
+                Value::Secret(secret) => (self.secrets)(secret)?,
+            };
+            let mut value = HeaderValue::try_from(text)
+                .map_err(|_| format!("the value of header {name} cannot be sent"))?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        headers.insert(ACCEPT, protocol::ACCEPT_BOTH);
+        headers.insert(CONTENT_TYPE, JSON);
+        Ok(headers)
+    }
+
+    /// Sends a request and waits for the head of the response. Dropping it
+    /// closes the connection, unless the request was not yet sent.
+    pub async fn send(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Outgoing,
+    ) -> Result<Response<Incoming>, CallError> {
+        let uri = self.uri.clone().ok_or_else(|| self.unreachable("its URL cannot be dialled".to_owned()))?;
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let response = self.client.request(request).await.map_err(|error| self.send_error(&error))?;
+        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            // A secret may have been rotated.
+            self.headers.store(None);
+        }
+        Ok(response)
+    }
+
+    /// Reads a response as far as it is not a stream.
+    pub async fn read(&self, response: Response<Incoming>) -> Result<Reply, CallError> {
+        let (head, body) = response.into_parts();
+        if !head.status.is_success() {
+            let body = collect(body, ERROR_BODY_BYTES_MAX).await.unwrap_or_else(|(read, _)| read);
+            let retry_after = head.headers.get(RETRY_AFTER).cloned();
+            return Ok(Reply::Refused(Refusal { status: head.status, retry_after, body }));
+        }
+        if protocol::is_sse(&head.headers) {
+            return Ok(Reply::Events(body));
+        }
+        if !protocol::is_json(&head.headers) {
+            let read = collect(body, ERROR_BODY_BYTES_MAX).await.unwrap_or_else(|(read, _)| read);
+            return if read.trim_ascii().is_empty() {
+                Ok(Reply::Accepted)
+            } else {
+                Err(self.protocol(format!("answered neither JSON nor an event stream: {}", excerpt(&read))))
+            };
+        }
+        if body.size_hint().lower() > RESULT_BYTES_MAX as u64 {
+            return Err(self.too_large());
+        }
+        match collect(body, RESULT_BYTES_MAX).await {
+            Ok(body) if body.trim_ascii().is_empty() => Ok(Reply::Accepted),
+            Ok(body) => Ok(Reply::Message(body)),
+            Err((_, Cut::TooLarge)) => Err(self.too_large()),
+            Err((_, Cut::Broken(error))) => {
+                Err(self.lost(format!("the answer broke off: {}", chain(&error))))
+            }
+        }
+    }
+
+    pub fn unreachable(&self, reason: String) -> CallError {
+        CallError::Unreachable { backend: self.backend.clone(), reason }
+    }
+
+    pub fn lost(&self, reason: String) -> CallError {
+        CallError::Lost { backend: self.backend.clone(), reason }
+    }
+
+    pub fn protocol(&self, reason: String) -> CallError {
+        CallError::Protocol { backend: self.backend.clone(), reason }
+    }
+
+    fn too_large(&self) -> CallError {
+        self.protocol(format!("the answer is longer than {RESULT_BYTES_MAX} bytes"))
+    }
+
+    /// What a refusal means where nothing else is known about it.
+    pub fn refused(&self, refusal: &Refusal) -> CallError {
+        let status = refusal.status;
+        let said = excerpt(&refusal.body);
+        let reason = match &refusal.retry_after {
+            Some(after) => format!("HTTP {}, retry after {}", status.as_u16(), excerpt(after.as_bytes())),
+            None if said.is_empty() => format!("HTTP {}", status.as_u16()),
+            None => format!("HTTP {}: {said}", status.as_u16()),
+        };
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                CallError::NeedsAuth { backend: self.backend.clone(), status: status.as_u16() }
+            }
+            // Both say that the request was not begun.
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => self.unreachable(reason),
+            status if status.is_server_error() => self.lost(reason),
+            status if status.is_redirection() => self
+                .protocol(format!("redirects elsewhere (HTTP {}), which is not followed", status.as_u16())),
+            _ => self.protocol(reason),
+        }
+    }
+
+    fn send_error(&self, error: &hyper_util::client::legacy::Error) -> CallError {
+        let cause = std::error::Error::source(error);
+        let unsent = cause
+            .and_then(|cause| cause.downcast_ref::<hyper::Error>())
+            .is_some_and(hyper::Error::is_canceled);
+        let reason = cause.map_or_else(|| error.to_string(), |cause| chain(cause));
+        if error.is_connect() || unsent { self.unreachable(reason) } else { self.lost(reason) }
+    }
+}
+
+impl Refusal {
+    /// The JSON-RPC response in it, if it is one.
+    pub fn rpc(&self) -> Option<RpcResponse> {
+        match Message::parse(self.body.clone(), Limits::BACKEND) {
+            Ok(Message::Response(response)) => Some(response),
+            _ => None,
+        }
+    }
+}
+
+/// Headers that are the protocol's or the connection's.
+fn is_reserved(name: &HeaderName) -> bool {
+    const RESERVED: [&str; 11] = [
+        "host",
+        "content-length",
+        "content-type",
+        "accept",
+        "connection",
+        "transfer-encoding",
+        "upgrade",
+        "keep-alive",
+        "te",
+        "trailer",
+        "last-event-id",
+    ];
+    name.as_str().starts_with("mcp-") || RESERVED.contains(&name.as_str())
+}
+
+enum Cut {
+    TooLarge,
+    Broken(hyper::Error),
+}
+
+/// Reads a body up to `max` bytes; what came in one piece is not copied.
+/// On failure, what was read until then.
+async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, (Bytes, Cut)> {
+    let first = match next_data(&mut body).await {
+        Ok(None) => return Ok(Bytes::new()),
+        Ok(Some(first)) if first.len() > max => return Err((first.slice(..max), Cut::TooLarge)),
+        Ok(Some(first)) => first,
+        Err(error) => return Err((Bytes::new(), Cut::Broken(error))),
+    };
+    let mut read = BytesMut::new();
+    loop {
+        let data = match next_data(&mut body).await {
+            Ok(Some(data)) => data,
+            Ok(None) if read.is_empty() => return Ok(first),
+            Ok(None) => return Ok(read.freeze()),
+            Err(error) => return Err((read.freeze(), Cut::Broken(error))),
+        };
+        if read.is_empty() {
+            // The whole size is often known, so that this is the only copy.
+            let expected = usize::try_from(body.size_hint().lower()).unwrap_or(max);
+            read.reserve((first.len() + data.len()).saturating_add(expected).min(max));
+            read.extend_from_slice(&first);
+        }
+        if read.len() + data.len() > max {
+            return Err((read.freeze(), Cut::TooLarge));
+        }
+        read.extend_from_slice(&data);
+    }
+}
+
+async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
+    while !body.is_end_stream() {
+        match body.frame().await.transpose()? {
+            None => break,
+            Some(frame) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
