@@ -172,8 +172,9 @@ mod tests {
     use super::*;
 
     fn ring(ids: &[u32]) -> KeyRing {
-        let keys =
-            ids.iter().map(|id| pb::discovery::SealingKey { id: *id, key: vec![*id as u8; KEY_BYTES] });
+        let keys = ids
+            .iter()
+            .map(|id| pb::discovery::SealingKey { id: *id, key: vec![*id as u8; KEY_BYTES].into() });
         KeyRing::from_pb(&pb::discovery::KeyRing { keys: keys.collect() }).unwrap()
     }
 
@@ -202,7 +203,7 @@ mod tests {
         let of = |keys: Vec<(u32, usize)>| {
             let keys = keys
                 .into_iter()
-                .map(|(id, len)| pb::discovery::SealingKey { id, key: vec![0; len] })
+                .map(|(id, len)| pb::discovery::SealingKey { id, key: vec![0; len].into() })
                 .collect();
             KeyRing::from_pb(&pb::discovery::KeyRing { keys }).unwrap_err()
         };
