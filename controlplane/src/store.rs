@@ -5,12 +5,11 @@
 //! before it is acknowledged. Callers see keys, bytes and revisions; nothing
 //! here knows what a resource is, and nothing outside names the engine below.
 //!
-//! Map: `record` what a commit looks like on disk · `files` the few things done
-//! with files · `segment` one journal file and how it is read · `journal` the
-//! truth · `sidecar` how far the truth must reach · `index` sled, which can be
-//! rebuilt · `snapshot` what bounds the journal · `recovery` how these are
-//! compared at open · `writer` the one thread that changes them · `sled` the
-//! store itself.
+//! Map: `record` what a commit looks like on disk · `journal` the truth, made of
+//! `segment`s · `sidecar` how far the truth must reach · `index` sled, which can
+//! be rebuilt · `snapshot` what bounds the journal · `recovery` and `survey` how
+//! these are compared at open · `writer` the one thread that changes them, a
+//! `group` at a time · `shared` what readers see · `sled` the store itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +19,20 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+
+mod files;
+mod group;
+mod index;
+mod journal;
+mod record;
+mod recovery;
+mod segment;
+mod shared;
+mod sidecar;
+pub mod sled;
+mod snapshot;
+mod survey;
+mod writer;
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
