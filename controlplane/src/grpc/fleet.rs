@@ -1,0 +1,87 @@
+//! FleetService: shows the nodes and the backends. Changes nothing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use mt_proto::{
+    pb::control::{
+        FleetBackend, ListBackendsRequest, ListBackendsResponse, ListNodesRequest, ListNodesResponse,
+        NodeStatus, fleet_service_server::FleetService,
+    },
+    resource::Kind,
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    fleet::{Fleet, NodeInfo},
+    publisher::Published,
+};
+
+/// The service.
+pub struct Service {
+    fleet: Fleet,
+    published: watch::Receiver<Arc<Published>>,
+}
+
+impl Service {
+    pub fn new(fleet: Fleet, published: watch::Receiver<Arc<Published>>) -> Self {
+        Self { fleet, published }
+    }
+}
+
+#[tonic::async_trait]
+impl FleetService for Service {
+    async fn list_nodes(
+        &self,
+        _request: Request<ListNodesRequest>,
+    ) -> Result<Response<ListNodesResponse>, Status> {
+        let stamp = self.published.borrow().stamp;
+        Ok(Response::new(ListNodesResponse {
+            nodes: self.fleet.nodes().into_iter().map(node).collect(),
+            generation: stamp.generation,
+            catalog_revision: stamp.catalog_revision,
+        }))
+    }
+
+    async fn list_backends(
+        &self,
+        _request: Request<ListBackendsRequest>,
+    ) -> Result<Response<ListBackendsResponse>, Status> {
+        let published = self.published.borrow().clone();
+        let mut nodes: BTreeMap<String, BTreeMap<String, _>> = BTreeMap::new();
+        for node in self.fleet.nodes() {
+            for (backend, status) in node.backends {
+                nodes.entry(backend).or_default().insert(node.hello.node_id.clone(), status);
+            }
+        }
+        let backends = published.set.iter().filter(|(key, _)| key.kind == Kind::Backend);
+        let backends = backends.map(|(key, _)| {
+            let name = key.name.as_str();
+            let catalog = published.catalog(name);
+            let count = |len: Option<usize>| u32::try_from(len.unwrap_or(0)).unwrap_or(u32::MAX);
+            FleetBackend {
+                backend: name.to_owned(),
+                lister: self.fleet.lister(name).unwrap_or_default(),
+                tools: count(catalog.map(|catalog| catalog.tools.len())),
+                prompts: count(catalog.map(|catalog| catalog.prompts.len())),
+                resources: count(catalog.map(|catalog| catalog.resources.len())),
+                nodes: nodes.remove(name).unwrap_or_default(),
+            }
+        });
+        Ok(Response::new(ListBackendsResponse { backends: backends.collect() }))
+    }
+}
+
+fn node(info: NodeInfo) -> NodeStatus {
+    let (refused, refusal) = info.refused.unzip();
+    NodeStatus {
+        node: Some(info.hello),
+        connected: info.connected,
+        last_seen_time: Some(info.last_seen.into()),
+        generation_sent: info.sent.unwrap_or_default().generation,
+        generation_acked: info.acked.unwrap_or_default().generation,
+        catalog_revision_acked: info.acked.unwrap_or_default().catalog_revision,
+        generation_refused: refused.unwrap_or_default().generation,
+        refusal: refusal.unwrap_or_default(),
+    }
+}
