@@ -1,0 +1,5 @@
+//! Whole systems over real sockets, with real peers.
+
+mod conformance;
+mod fixture;
+mod peers;
