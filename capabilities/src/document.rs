@@ -1,0 +1,251 @@
+//! From the text of a file to resources.
+
+use std::collections::BTreeMap;
+
+use mt_proto::{
+    pb::resource as pb,
+    resource::{Kind, closest},
+};
+use prost_reflect::{DynamicMessage, Value};
+
+use crate::{
+    Diagnostic,
+    decode::{Decoder, POOL, place_of},
+    json,
+    names::legal_name,
+    node::{Data, Entry, Node},
+    places::Places,
+    source::Source,
+    yaml,
+};
+
+/// What `apiVersion` must say.
+pub const API_VERSION: &str = "magictunnel/v1";
+/// A larger file is not read.
+pub const FILE_BYTES_MAX: usize = 8 << 20;
+
+const RESOURCE: &str = "magictunnel.resource.v1.Resource";
+const ENVELOPE: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
+/// Keys by which other programs' configurations are known.
+const FOREIGN: [&str; 7] =
+    ["mcpServers", "external_mcp", "servers", "httpServices", "sseServices", "context_servers", "mcp"];
+
+/// One file: its resources, as far as they could be read, and what is wrong
+/// with it.
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub source: Source,
+    pub resources: Vec<Located>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A resource, and where its fields stand in the file.
+#[derive(Clone, Debug)]
+pub struct Located {
+    pub resource: pb::Resource,
+    pub places: Places,
+}
+
+/// Reads a file of YAML documents, or of JSON with one resource or a list of
+/// them. What is wrong with the set as a whole, [`crate::check`] finds.
+pub fn parse(source_name: &str, text: &str) -> Document {
+    if text.len() > FILE_BYTES_MAX {
+        let source = Source::new(source_name, "");
+        let message = format!("the file has {} bytes, at most {FILE_BYTES_MAX} are read", text.len());
+        let mut diagnostic = source.diagnostic(&(0..0), "", message, Some("use several files".into()));
+        (diagnostic.line, diagnostic.column, diagnostic.end_column) = (0, 0, 0);
+        return Document { source, resources: Vec::new(), diagnostics: vec![diagnostic] };
+    }
+    let source = Source::new(source_name, text);
+    let (documents, mut diagnostics) = trees(&source);
+    let mut resources = Vec::new();
+    for document in &documents {
+        let items = document.as_list().unwrap_or(std::slice::from_ref(document));
+        for item in items.iter().filter(|item| !item.is_null()) {
+            let mut decoder = Decoder::new(&source);
+            let resource = resource(&mut decoder, item);
+            diagnostics.append(&mut decoder.diagnostics);
+            resources.extend(resource.map(|resource| Located { resource, places: decoder.places }));
+        }
+    }
+    diagnostics.sort_by_key(|d| (d.line, d.column));
+    Document { source, resources, diagnostics }
+}
+
+/// The values of a text, be it YAML or JSON.
+pub fn trees(source: &Source) -> (Vec<Node>, Vec<Diagnostic>) {
+    if json::is_json(source) {
+        let (node, diagnostics) = json::parse(source);
+        return (node.into_iter().collect(), diagnostics);
+    }
+    yaml::parse(source)
+}
+
+fn resource(decoder: &mut Decoder<'_>, node: &Node) -> Option<pb::Resource> {
+    let Some(entries) = node.as_map() else {
+        let hint = "a resource starts with `apiVersion: magictunnel/v1` and `kind: ...`";
+        decoder.wrong_type(node, "", "a resource", "an object", Some(hint.into()));
+        return None;
+    };
+    let first = entries.first().map_or(node.span.clone(), |entry| entry.key_span.clone());
+    decoder.places.insert("", first.clone());
+    let has = |key: &str| entries.iter().any(|entry| entry.key == key);
+    if !has("kind") && !has("apiVersion") {
+        if let Some(tools) = node.get("tools") {
+            return Some(capability_file(decoder, entries, tools));
+        }
+        if let Some(foreign) = entries.iter().find(|entry| FOREIGN.contains(&entry.key.as_str())) {
+            let message = format!("`{}` belongs to another program's configuration", foreign.key);
+            decoder.report(
+                &foreign.key_span,
+                "",
+                message,
+                Some("`mtctl import FILE` makes resources of it".into()),
+            );
+            return None;
+        }
+    }
+    for entry in entries {
+        match entry.key.as_str() {
+            known if ENVELOPE.contains(&known) => decoder.places.insert(known, place_of(entry)),
+            unknown => {
+                let hint = match closest(unknown, ENVELOPE) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "here can be `apiVersion`, `kind`, `metadata` and `spec`".into(),
+                };
+                decoder.report(&entry.key_span, unknown, format!("unknown field `{unknown}`"), Some(hint));
+            }
+        }
+    }
+    check_api_version(decoder, entries, node);
+    let kind = find_kind(decoder, entries, node);
+    let metadata = read_metadata(decoder, entries, node);
+    let kind = kind?;
+    let descriptor = POOL.get_message_by_name(RESOURCE).expect("the contract has resources");
+    let mut message = DynamicMessage::new(descriptor.clone());
+    let field = descriptor
+        .get_field_by_name(&kind.slug().replace('-', "_"))
+        .expect("each kind is a field of the resource");
+    let spec = match meant(entries, "spec").filter(|entry| !entry.value.is_null()) {
+        Some(spec) => {
+            let kind = field.kind();
+            let descriptor = kind.as_message().expect("each kind is a message");
+            decoder.message(descriptor, &spec.value, "spec", "spec")
+        }
+        None => DynamicMessage::new(field.kind().as_message().expect("each kind is a message").clone()),
+    };
+    message.set_field(&field, Value::Message(spec));
+    if let Some(metadata) = metadata {
+        message.set_field_by_name("metadata", Value::Message(metadata));
+    }
+    let mut resource: pb::Resource = message.transcode_to().expect("a resource decodes as what it is");
+    resource.metadata.get_or_insert_default();
+    Some(resource)
+}
+
+/// The entry of a key of the envelope, or of a key that is most likely meant to
+/// be it.
+fn meant<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
+    let exact = entries.iter().find(|entry| entry.key == key);
+    exact.or_else(|| entries.iter().find(|entry| closest(&entry.key, ENVELOPE) == Some(key)))
+}
+
+fn check_api_version(decoder: &mut Decoder<'_>, entries: &[Entry], node: &Node) {
+    let hint = || Some(format!("write `apiVersion: {API_VERSION}`"));
+    match meant(entries, "apiVersion") {
+        Some(entry) if entry.value.as_text() == Some(API_VERSION) => {}
+        Some(entry) => {
+            let message = match entry.value.as_text() {
+                Some(other) => format!("the apiVersion `{other}` is not known here"),
+                None => "the apiVersion is not a text".to_owned(),
+            };
+            decoder.report(&place_of(entry), "apiVersion", message, hint());
+        }
+        None => missing(decoder, node, "apiVersion", "the resource has no `apiVersion`", hint()),
+    }
+}
+
+fn missing(decoder: &mut Decoder<'_>, node: &Node, path: &str, message: &str, hint: Option<String>) {
+    let span = decoder.places.find(path);
+    let span = if span.is_empty() { node.span.clone() } else { span };
+    decoder.report(&span, path, message, hint);
+}
+
+fn find_kind(decoder: &mut Decoder<'_>, entries: &[Entry], node: &Node) -> Option<Kind> {
+    let all: Vec<&str> = Kind::ALL.iter().map(|kind| kind.yaml()).collect();
+    let hint = || format!("one of {}", all.join(", "));
+    let Some(entry) = meant(entries, "kind") else {
+        missing(decoder, node, "kind", "the resource has no `kind`", Some(hint()));
+        return None;
+    };
+    let Some(text) = entry.value.as_text() else {
+        decoder.report(&place_of(entry), "kind", "the kind is not a text", Some(hint()));
+        return None;
+    };
+    if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.yaml() == text) {
+        return Some(kind);
+    }
+    let near = Kind::parse(text).map(Kind::yaml).or_else(|| closest(text, all.iter().copied()));
+    let hint = near.map_or_else(hint, |near| format!("did you mean `{near}`?"));
+    decoder.report(&place_of(entry), "kind", format!("unknown kind `{text}`"), Some(hint));
+    near.and_then(Kind::parse)
+}
+
+fn read_metadata(decoder: &mut Decoder<'_>, entries: &[Entry], node: &Node) -> Option<DynamicMessage> {
+    let hint = || Some("add `metadata: {name: ...}`".to_owned());
+    let Some(entry) = meant(entries, "metadata").filter(|entry| !entry.value.is_null()) else {
+        missing(decoder, node, "metadata", "the resource has no `metadata`", hint());
+        decoder.places.spoil("metadata");
+        return None;
+    };
+    let descriptor =
+        POOL.get_message_by_name("magictunnel.resource.v1.Metadata").expect("resources have metadata");
+    let before = decoder.diagnostics.len();
+    let metadata = decoder.message(&descriptor, &entry.value, "metadata", "metadata");
+    let name = metadata.get_field_by_name("name");
+    let named = name.is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty()));
+    if !named && decoder.diagnostics.len() == before {
+        missing(decoder, node, "metadata.name", "the resource has no name", Some("add `name: ...`".into()));
+    }
+    if !named {
+        decoder.places.spoil("metadata.name");
+    }
+    Some(metadata)
+}
+
+/// A plain file of tools: no envelope, and named by its file.
+fn capability_file(decoder: &mut Decoder<'_>, entries: &[Entry], tools: &Node) -> pb::Resource {
+    let descriptor =
+        POOL.get_message_by_name("magictunnel.resource.v1.ToolSet").expect("the contract has tool sets");
+    let entry = |key: &str| entries.iter().find(|entry| entry.key == key);
+    let mut annotations = BTreeMap::new();
+    for other in entries.iter().filter(|entry| entry.key != "tools") {
+        match other.value.as_map() {
+            Some(about) if other.key == "metadata" => {
+                let texts = about.iter().filter_map(|e| Some((e, e.value.as_text()?)));
+                annotations
+                    .extend(texts.map(|(e, text)| (format!("capability-file/{}", e.key), text.to_owned())));
+            }
+            _ => {
+                let hint = "a plain file of tools has `tools` and `metadata`; other files start with `kind`";
+                decoder.report(
+                    &other.key_span,
+                    &other.key,
+                    format!("unknown field `{}`", other.key),
+                    Some(hint.into()),
+                );
+            }
+        }
+    }
+    let tools_entry = entry("tools").map_or(tools.span.clone(), |tools| tools.key_span.clone());
+    decoder.places.insert("spec.tools", tools_entry);
+    let wrapped =
+        Node { span: tools.span.clone(), data: Data::Map(entry("tools").into_iter().cloned().collect()) };
+    let message = decoder.message(&descriptor, &wrapped, "spec", "spec");
+    let tool_set: pb::ToolSet = message.transcode_to().expect("a tool set decodes as what it is");
+    let stem = std::path::Path::new(decoder.source_name()).file_stem().unwrap_or_default();
+    let name = legal_name(&stem.to_string_lossy()).unwrap_or_else(|| "tools".into());
+    let metadata = pb::Metadata { name, annotations, ..Default::default() };
+    let spec = pb::resource::Spec::ToolSet(tool_set);
+    pb::Resource { metadata: Some(metadata), spec: Some(spec) }
+}
