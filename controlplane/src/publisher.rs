@@ -161,8 +161,7 @@ fn is_disabled(resource: &Resource) -> bool {
 impl Decoded<Resource> {
     fn resource(name: &str, entry: &Entry) -> Option<Arc<Self>> {
         let message = Arc::new(decode(name, &entry.value)?);
-        let body = shared::encode_resource_item(&entry.value);
-        let item = ViewItem { version: shared::version_of(&entry.value).into(), body };
+        let item = ViewItem::new(shared::encode_resource_item(&entry.value));
         Some(Arc::new(Self { hash: entry.hash, message, items: vec![(name.into(), item)] }))
     }
 }
