@@ -1,0 +1,487 @@
+//! What may be typed: every command, option and example of `mtctl`.
+//!
+//! Only the shape is here. Nothing is read, resolved or connected while
+//! arguments are parsed, so that `--help` answers at once.
+
+mod help;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mt_proto::resource::Kind;
+
+pub use help::{command, exit_codes, parse};
+
+use crate::output::{ColorWhen, Format};
+
+/// One MCP endpoint for all your MCP servers, on one machine or on a fleet.
+#[derive(Debug, Parser)]
+#[command(name = "mtctl", version, max_term_width = 100, disable_help_subcommand = false)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The control plane. Default: that of the `mtctl up` on this machine, else http://127.0.0.1:7001
+    #[arg(long, global = true, env = "MT_SERVER", hide_env = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// How data is printed on stdout
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "table",
+        hide_possible_values = false
+    )]
+    pub output: Format,
+    /// When to use color; NO_COLOR is followed too
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorWhen,
+    /// Never ask a question
+    #[arg(long, global = true)]
+    pub no_input: bool,
+    /// Where `mtctl up` keeps its store. Default: $XDG_DATA_HOME/magictunnel or ~/.local/share/magictunnel
+    #[arg(long, global = true, env = "MT_DATA_DIR", hide_env = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a control plane and a node here, in one process
+    #[command(after_help = help::UP, alias = "serve")]
+    Up(UpArgs),
+    /// Stop the `mtctl up` of this machine
+    #[command(after_help = help::DOWN)]
+    Down(DownArgs),
+    /// Show the state of everything on one screen
+    #[command(after_help = help::STATUS)]
+    Status,
+    /// Add the MCP servers of a client's configuration file
+    #[command(after_help = help::IMPORT)]
+    Import(ImportArgs),
+    /// Speak MCP on stdin and stdout, for clients that start a command
+    #[command(after_help = help::STDIO)]
+    Stdio(EndpointArgs),
+
+    /// List and find tools
+    #[command(after_help = help::TOOLS, subcommand_required = true)]
+    Tools {
+        #[command(subcommand)]
+        command: ToolsCommand,
+    },
+    /// Call a tool
+    #[command(after_help = help::CALL)]
+    Call(CallArgs),
+
+    /// Create or replace resources from files
+    #[command(after_help = help::APPLY)]
+    Apply(ApplyArgs),
+    /// Check files without a control plane
+    #[command(after_help = help::VALIDATE)]
+    Validate(FilesArgs),
+    /// Show what files would change, or what changed between two generations
+    #[command(after_help = help::DIFF)]
+    Diff(DiffArgs),
+    /// List resources, or show one
+    #[command(after_help = help::GET, alias = "ls")]
+    Get(GetArgs),
+    /// Show one resource and what is known about it
+    #[command(after_help = help::DESCRIBE)]
+    Describe(DescribeArgs),
+    /// Delete resources
+    #[command(after_help = help::DELETE)]
+    Delete(DeleteArgs),
+
+    /// List what was changed, when and by whom
+    #[command(after_help = help::HISTORY)]
+    History(HistoryArgs),
+    /// Take back the changes of a generation
+    #[command(after_help = help::UNDO)]
+    Undo(UndoArgs),
+
+    /// Show the nodes and what each has in service
+    #[command(after_help = help::NODES)]
+    Nodes,
+
+    /// Print a completion script for a shell
+    #[command(after_help = help::COMPLETION)]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// What the exit codes mean
+    #[command(name = "exit-codes", after_help = help::EXIT_CODES_EXAMPLES, long_about = help::exit_codes())]
+    ExitCodes,
+
+    /// A small MCP server that works offline, on stdin and stdout
+    #[command(name = "demo-server", hide = true, after_help = help::DEMO_SERVER)]
+    DemoServer,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UpArgs {
+    /// Capability files, or directories of them: they are followed while it runs
+    #[arg(value_name = "DIR|FILE")]
+    pub paths: Vec<PathBuf>,
+    /// Where MCP clients connect
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
+    pub listen: std::net::SocketAddr,
+    /// Where the control plane serves gRPC
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7001")]
+    pub control: std::net::SocketAddr,
+    /// Where the control plane serves health and metrics
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7002")]
+    pub http: std::net::SocketAddr,
+    /// Where the node serves health, metrics and its state
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
+    pub admin: std::net::SocketAddr,
+    /// Import this client configuration once it runs, as `mtctl import` does
+    #[arg(long, value_name = "FILE")]
+    pub import: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DownArgs {
+    /// How long to wait for it to end
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub wait: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ImportArgs {
+    /// The file; - is stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Show what would be done and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Replace what exists under the same name; otherwise it is kept
+    #[arg(long)]
+    pub replace: bool,
+    /// The gateway that shows the servers; it is made if there is none
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub gateway: String,
+    /// How long to wait for the tools of the new servers; 0s does not wait
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub wait: Duration,
+}
+
+/// Which MCP endpoint is spoken to.
+#[derive(Clone, Debug, Default, Args)]
+pub struct EndpointArgs {
+    /// The gateway
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub gateway: String,
+    /// Any MCP endpoint, instead of a gateway of this fleet
+    #[arg(long, value_name = "URL", conflicts_with = "gateway")]
+    pub url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ToolsCommand {
+    /// List the tools that a gateway shows
+    #[command(after_help = help::TOOLS, alias = "ls")]
+    List(ToolsListArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ToolsListArgs {
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
+    /// Which protocol to speak
+    #[arg(long, value_name = "ERA", default_value = "auto")]
+    pub era: Era,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CallArgs {
+    /// The tool, by the name that `mtctl tools list` shows
+    #[arg(value_name = "TOOL")]
+    pub tool: String,
+    /// Arguments: k=v (read by the tool's schema) or k:=JSON
+    #[arg(value_name = "K=V")]
+    pub arguments: Vec<String>,
+    /// All arguments as one JSON object; - reads it from stdin
+    #[arg(long, value_name = "OBJECT")]
+    pub json: Option<String>,
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
+    /// Which protocol to speak
+    #[arg(long, value_name = "ERA", default_value = "auto")]
+    pub era: Era,
+    /// How long the call may take
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// Which protocol to speak to a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Era {
+    /// Legacy, and modern if the answer is that only modern will do
+    Auto,
+    /// `initialize` and sessions, up to revision 2025-11-25
+    Legacy,
+    /// Stateless, revision 2026-07-28
+    Modern,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct FilesArgs {
+    /// A file, a directory of files, or - for stdin
+    #[arg(short, long = "filename", value_name = "FILE|DIR|-", required = true)]
+    pub filename: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    pub files: FilesArgs,
+    /// Show what would change and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Refuse if the configuration is no longer at this generation
+    #[arg(long, value_name = "N")]
+    pub if_generation: Option<u64>,
+    /// Delete what has this label and is not in the files; all of several labels must match
+    #[arg(long, value_name = "K=V", value_parser = label)]
+    pub prune_label: Vec<(String, String)>,
+    /// Why, for the history
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub message: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DiffArgs {
+    /// Compare the configuration with files: a file, a directory, or - for stdin
+    #[arg(short, long = "filename", value_name = "FILE|DIR|-", conflicts_with_all = ["from", "to"])]
+    pub filename: Vec<PathBuf>,
+    /// The older generation
+    #[arg(value_name = "N", required_unless_present = "filename")]
+    pub from: Option<u64>,
+    /// The newer generation. Default: the newest
+    #[arg(value_name = "M")]
+    pub to: Option<u64>,
+    /// With -f: count as gone what has this label and is not in the files
+    #[arg(long, value_name = "K=V", value_parser = label, requires = "filename")]
+    pub prune_label: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct GetArgs {
+    /// Which kind
+    #[arg(value_name = "KIND")]
+    pub kind: KindArg,
+    /// Which one; all of the kind if left out
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Only those with this label; all of several labels must match
+    #[arg(short = 'l', long = "label", value_name = "K=V", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// As it was at this generation
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub generation: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DescribeArgs {
+    /// Which kind
+    #[arg(value_name = "KIND")]
+    pub kind: KindArg,
+    /// Which one
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DeleteArgs {
+    /// Which kind
+    #[arg(value_name = "KIND", required_unless_present = "filename")]
+    pub kind: Option<KindArg>,
+    /// Which ones
+    #[arg(value_name = "NAME", required_unless_present = "filename")]
+    pub names: Vec<String>,
+    /// Delete what these files name instead
+    #[arg(short, long = "filename", value_name = "FILE|DIR|-", conflicts_with_all = ["kind", "names"])]
+    pub filename: Vec<PathBuf>,
+    /// Show what would be deleted and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Refuse if the configuration is no longer at this generation
+    #[arg(long, value_name = "N")]
+    pub if_generation: Option<u64>,
+    /// Why, for the history
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub message: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct HistoryArgs {
+    /// How many, newest first
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UndoArgs {
+    /// The generation whose changes are taken back. Default: the newest
+    #[arg(value_name = "N")]
+    pub generation: Option<u64>,
+    /// Show what would change and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Why, for the history
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub message: String,
+}
+
+/// A kind of resource as it is typed, in the singular or the plural.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Every kind
+    All,
+    /// An MCP endpoint that clients see
+    #[value(alias = "gateways", alias = "gw", alias = "Gateway")]
+    Gateway,
+    /// An MCP server
+    #[value(alias = "backends", alias = "be", alias = "Backend", alias = "server", alias = "servers")]
+    Backend,
+    /// A capability file
+    #[value(alias = "tool-sets", alias = "toolset", alias = "toolsets", alias = "ts", alias = "ToolSet")]
+    ToolSet,
+    /// A rule from calls to backends
+    #[value(alias = "routes", alias = "rt", alias = "Route")]
+    Route,
+    /// A rule on calls
+    #[value(alias = "policies", alias = "pol", alias = "Policy")]
+    Policy,
+    /// A reference to a secret
+    #[value(alias = "secrets", alias = "sec", alias = "Secret")]
+    Secret,
+    /// Somebody who calls
+    #[value(alias = "principals", alias = "pr", alias = "Principal")]
+    Principal,
+}
+
+impl KindArg {
+    /// None for all kinds.
+    pub fn kind(self) -> Option<Kind> {
+        Some(match self {
+            KindArg::All => return None,
+            KindArg::Gateway => Kind::Gateway,
+            KindArg::Backend => Kind::Backend,
+            KindArg::ToolSet => Kind::ToolSet,
+            KindArg::Route => Kind::Route,
+            KindArg::Policy => Kind::Policy,
+            KindArg::Secret => Kind::Secret,
+            KindArg::Principal => Kind::Principal,
+        })
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 500ms, 30s or 5m"))
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is written as key=value".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Cli {
+        help::try_parse(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    fn refused(line: &str) -> String {
+        help::try_parse(line.split_whitespace()).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_may_stand_after_the_command() {
+        let cli = parsed("mtctl get backends -o yaml --server http://h:1");
+        assert_eq!(cli.global.output, Format::Yaml);
+        assert_eq!(cli.global.server.as_deref(), Some("http://h:1"));
+    }
+
+    #[test]
+    fn kinds_are_read_in_every_usual_form() {
+        for (typed, kind) in [
+            ("backend", Kind::Backend),
+            ("backends", Kind::Backend),
+            ("ToolSet", Kind::ToolSet),
+            ("policies", Kind::Policy),
+            ("gw", Kind::Gateway),
+        ] {
+            let Command::Get(args) = parsed(&format!("mtctl get {typed}")).command else { panic!("{typed}") };
+            assert_eq!(args.kind.kind(), Some(kind));
+        }
+    }
+
+    #[test]
+    fn every_kind_can_be_typed_as_it_is_printed() {
+        for kind in Kind::ALL {
+            for typed in [kind.slug(), kind.yaml()] {
+                let Command::Get(args) = parsed(&format!("mtctl get {typed}")).command else {
+                    panic!("{typed}")
+                };
+                assert_eq!(args.kind.kind(), Some(kind));
+            }
+        }
+    }
+
+    #[test]
+    fn a_mistyped_command_is_answered_with_the_near_one() {
+        assert!(refused("mtctl stauts").contains("'status'"));
+        assert!(refused("mtctl get backnd").contains("'backend'"));
+    }
+
+    #[test]
+    fn diff_takes_files_or_generations_but_not_both() {
+        assert!(refused("mtctl diff -f x.yaml 3").contains("cannot be used with"));
+        assert!(refused("mtctl diff").contains("required"));
+        let Command::Diff(args) = parsed("mtctl diff 3 5").command else { panic!() };
+        assert_eq!((args.from, args.to), (Some(3), Some(5)));
+    }
+
+    #[test]
+    fn delete_needs_names_or_files() {
+        assert!(refused("mtctl delete backend").contains("required"));
+        let Command::Delete(args) = parsed("mtctl delete backend a b").command else { panic!() };
+        assert_eq!(args.names, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_url_replaces_the_gateway() {
+        assert!(refused("mtctl call t --gateway g --url http://x/mcp").contains("cannot be used with"));
+        let Command::Call(args) = parsed("mtctl call t a=1 b:=[2] --url http://x/mcp").command else {
+            panic!()
+        };
+        assert_eq!(args.arguments, ["a=1", "b:=[2]"]);
+    }
+
+    #[test]
+    fn times_and_labels_say_how_they_are_written() {
+        assert!(refused("mtctl down --wait soon").contains("30s"));
+        assert!(refused("mtctl get all -l nolabel").contains("key=value"));
+    }
+}
