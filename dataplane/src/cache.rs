@@ -83,6 +83,8 @@ pub struct Cached {
     pub view: View,
     /// When it was written.
     pub written: SystemTime,
+    /// Which of the two files it is in.
+    pub slot: usize,
 }
 
 impl Cache {
@@ -101,34 +103,37 @@ impl Cache {
         }
     }
 
-    /// Offers what is there, newest first, until `accept` takes one: that file
-    /// is then the last to be written over.
-    pub fn load(&mut self, mut accept: impl FnMut(Cached) -> bool) {
+    /// What is there, newest first.
+    pub fn load(&mut self) -> Vec<Cached> {
         let mut found = vec![];
         for (slot, name) in GENERATIONS.into_iter().enumerate() {
-            match self.read(name) {
-                Ok(Some((sequence, payload, written))) => found.push((sequence, slot, payload, written)),
+            let read = || -> Result<_, Unreadable> {
+                match self.read(name)? {
+                    Some((sequence, payload, written)) => {
+                        Ok(Some((sequence, Cached { view: decode_view(&payload)?, written, slot })))
+                    }
+                    None => Ok(None),
+                }
+            };
+            match read() {
+                Ok(Some(cached)) => found.push(cached),
                 Ok(None) => {}
                 Err(error) => {
-                    warn!(file = name, error = %crate::chain(&error), "cached generation is unreadable, skipped")
+                    warn!(file = name, error = %crate::chain(&error), "cached generation is unreadable, skipped");
                 }
             }
         }
-        found.sort_by_key(|(sequence, ..)| std::cmp::Reverse(*sequence));
-        self.sequence = found.first().map_or(0, |(sequence, ..)| *sequence);
-        for (_, slot, payload, written) in found {
-            match decode_view(&payload) {
-                Ok(view) => {
-                    if accept(Cached { view, written }) {
-                        self.next = 1 - slot;
-                        return;
-                    }
-                }
-                Err(error) => {
-                    warn!(file = GENERATIONS[slot], error = %crate::chain(&error), "cached generation is unreadable, skipped");
-                }
-            }
+        found.sort_by_key(|(sequence, _)| std::cmp::Reverse(*sequence));
+        if let Some((sequence, newest)) = found.first() {
+            self.sequence = *sequence;
+            self.next = 1 - newest.slot;
         }
+        found.into_iter().map(|(_, cached)| cached).collect()
+    }
+
+    /// This one is in service: the other one is written over first.
+    pub fn protect(&mut self, slot: usize) {
+        self.next = 1 - slot;
     }
 
     /// Writes a view, in the place of the older of the two.
@@ -356,21 +361,7 @@ mod tests {
     }
 
     fn offered(cache: &mut Cache) -> Vec<u64> {
-        let mut generations = vec![];
-        cache.load(|cached| {
-            generations.push(cached.view.generation);
-            false
-        });
-        generations
-    }
-
-    fn newest(cache: &mut Cache) -> Option<View> {
-        let mut newest = None;
-        cache.load(|cached| {
-            newest = Some(cached.view);
-            true
-        });
-        newest
+        cache.load().into_iter().map(|cached| cached.view.generation).collect()
     }
 
     #[test]
@@ -383,7 +374,7 @@ mod tests {
         }
         drop(cache);
         let mut cache = Cache::open(dir.path()).unwrap();
-        assert_eq!(newest(&mut cache), Some(view(3)));
+        assert_eq!(cache.load()[0].view, view(3));
         assert_eq!(offered(&mut cache), [3, 2]);
     }
 
@@ -393,7 +384,8 @@ mod tests {
         let mut cache = Cache::open(dir.path()).unwrap();
         cache.store(&view(1)).unwrap();
         cache.store(&view(2)).unwrap();
-        cache.load(|cached| cached.view.generation == 1);
+        let loaded = cache.load();
+        cache.protect(loaded[1].slot);
         cache.store(&view(3)).unwrap();
         assert_eq!(offered(&mut cache), [3, 1]);
     }

@@ -1,7 +1,7 @@
 //! What the control plane pushes, from the wire to the door of the node.
 //!
 //! [`machine`] decides: what is staged, what may go into service, what is
-//! answered. `client` carries bytes for it. What passes between them, to the
+//! answered. [`client`] carries bytes for it. What passes between them, to the
 //! snapshot and to the copy on disk, is a [`View`].
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -20,6 +20,7 @@ use prost_types::Any;
 
 use machine::{Broken, Stage};
 
+pub mod client;
 pub mod machine;
 
 /// Everything one push brought a node to: the items of one generation and one
