@@ -35,5 +35,5 @@ pub use error::RpcError;
 pub use id::RawId;
 pub use method::Method;
 pub use params::{Key, Params};
-pub use scan::{Limits, ParseError, Reason};
+pub use scan::{BadMessage, Limits, ParseError, Reason};
 pub use version::{Era, ProtocolVersion};

@@ -6,11 +6,11 @@
 
 use bytes::Bytes;
 
-use crate::mcp::error::RpcError;
+use crate::mcp::error::{RpcError, code};
 use crate::mcp::id::{ID_BYTES_MAX, RESPONSE_ID_BYTES_MAX, RawId};
 use crate::mcp::method::Method;
 use crate::mcp::params::{Index, Params};
-use crate::mcp::scan::{Limits, ParseError, Quoted, Reason, Scanner, Span};
+use crate::mcp::scan::{BadMessage, Limits, ParseError, Quoted, Reason, Scanner, Span};
 use crate::mcp::text;
 
 /// The most messages in one batch.
@@ -56,13 +56,13 @@ pub enum Outcome {
 
 impl Message {
     /// Reads one message; its parts share the memory of `bytes`.
-    pub fn parse(bytes: Bytes, limits: Limits) -> Result<Self, ParseError> {
+    pub fn parse(bytes: Bytes, limits: Limits) -> Result<Self, BadMessage> {
         let mut parts = Parts::default();
         let read = parts.read(&bytes, limits).and_then(|()| parts.message(&bytes));
-        read.map_err(|error| {
+        read.map_err(|ParseError { offset, reason }| {
             // Of what is not JSON, and of what may have two ids, none is known.
-            let known = !error.reason.is_syntax() && error.reason != Reason::DuplicateKey;
-            ParseError { id: known.then(|| parts.id(&bytes)).flatten(), ..error }
+            let known = !reason.is_syntax() && reason != Reason::DuplicateKey;
+            BadMessage { offset, reason, id: known.then(|| parts.id(&bytes)).flatten() }
         })
     }
 
@@ -78,11 +78,14 @@ impl Message {
 
 impl From<&ParseError> for RpcError {
     fn from(error: &ParseError) -> Self {
-        if error.reason.is_syntax() {
-            RpcError::parse_error(error.to_string())
-        } else {
-            RpcError::invalid_request(error.to_string())
-        }
+        let code = if error.reason.is_syntax() { code::PARSE_ERROR } else { code::INVALID_REQUEST };
+        RpcError::new(code, error.to_string())
+    }
+}
+
+impl From<&BadMessage> for RpcError {
+    fn from(error: &BadMessage) -> Self {
+        RpcError::from(&ParseError { offset: error.offset, reason: error.reason })
     }
 }
 
@@ -170,7 +173,7 @@ impl Parts {
         if scanner.peek()? != b'{' {
             // An array or a number is JSON, so say what is wrong with it.
             scanner.value()?;
-            return Err(ParseError { offset: 0, reason: Reason::NotAnObject, id: None });
+            return Err(ParseError { offset: 0, reason: Reason::NotAnObject });
         }
         let mut more = scanner.open_object()?;
         while more {
@@ -200,7 +203,7 @@ impl Parts {
         match self.get(Member::Jsonrpc) {
             Some(span) if text::decode(&bytes[span.range()]).as_deref() == Some("2.0") => {}
             Some(span) => return Err(at(span, Reason::Jsonrpc)),
-            None => return Err(ParseError { offset: 0, reason: Reason::Jsonrpc, id: None }),
+            None => return Err(ParseError { offset: 0, reason: Reason::Jsonrpc }),
         }
         let result = self.get(Member::Result);
         let error = self.get(Member::Error);
@@ -230,7 +233,7 @@ impl Parts {
                 };
                 Ok(Message::Response(Response { id, outcome: Outcome::Error(bytes.slice(error.range())) }))
             }
-            _ => Err(ParseError { offset: 0, reason: Reason::Shape, id: None }),
+            _ => Err(ParseError { offset: 0, reason: Reason::Shape }),
         }
     }
 
@@ -246,7 +249,7 @@ impl Parts {
         };
         // An unknown method may have members that only look like ours.
         if let (Some(offset), true) = (index.odd_case, method.is_known()) {
-            return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase, id: None });
+            return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase });
         }
         Ok(Params::new(bytes.slice(span.range()), index))
     }
@@ -267,7 +270,7 @@ fn read_id(bytes: &[u8], span: Span, bytes_max: usize) -> Result<RawId, ParseErr
 }
 
 fn at(span: Span, reason: Reason) -> ParseError {
-    ParseError { offset: span.start as usize, reason, id: None }
+    ParseError { offset: span.start as usize, reason }
 }
 
 #[cfg(test)]
@@ -278,7 +281,7 @@ mod tests {
     use super::*;
     use crate::mcp::params::Key;
 
-    fn parse(text: &str) -> Result<Message, ParseError> {
+    fn parse(text: &str) -> Result<Message, BadMessage> {
         Message::parse(Bytes::copy_from_slice(text.as_bytes()), Limits::CLIENT)
     }
 

@@ -107,7 +107,6 @@ impl Index {
                     return Err(ParseError {
                         offset: quoted.span.start as usize,
                         reason: Reason::DuplicateKey,
-                        id: None,
                     });
                 }
                 Sighting::Key(key) => index.spans[key as usize] = value,
@@ -175,7 +174,7 @@ impl Params {
         let end = scanner.offset();
         scanner.end()?;
         if let Some(offset) = index.odd_case {
-            return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase, id: None });
+            return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase });
         }
         Ok(Self { raw: Some(raw.slice(start..end)), index: index.relative_to(start as u32) })
     }

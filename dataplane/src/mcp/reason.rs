@@ -67,12 +67,21 @@ impl Reason {
     }
 }
 
-/// Bytes that are not a message, and where that showed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Bytes that are not what they should be, and where that showed. Small,
+/// because every step of the scanner may return it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason} at byte {offset}")]
 pub struct ParseError {
     pub offset: usize,
     pub reason: Reason,
-    /// The id of the message, where it was legible: the answer should carry it.
+}
+
+/// A message that is refused, and whose it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} at byte {offset}")]
+pub struct BadMessage {
+    pub offset: usize,
+    pub reason: Reason,
+    /// The id of the message, where it is certain: the answer should carry it.
     pub id: Option<RawId>,
 }

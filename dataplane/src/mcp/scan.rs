@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-pub use crate::mcp::reason::{ParseError, Reason};
+pub use crate::mcp::reason::{BadMessage, ParseError, Reason};
 
 /// The deepest nesting that any limits allow; the message itself is depth 1.
 pub const DEPTH_MAX: u32 = 64;
@@ -83,7 +83,7 @@ impl<'a> Scanner<'a> {
     /// Checks what concerns the text as a whole: its length, a byte order
     /// mark, UTF-8.
     pub fn new(text: &'a [u8], limits: Limits) -> Result<Self, ParseError> {
-        let fail = |offset, reason| Err(ParseError { offset, reason, id: None });
+        let fail = |offset, reason| Err(ParseError { offset, reason });
         if u32::try_from(text.len()).is_err() {
             return fail(0, Reason::Length);
         }
@@ -109,7 +109,7 @@ impl<'a> Scanner<'a> {
     }
 
     pub fn error(&self, reason: Reason) -> ParseError {
-        ParseError { offset: self.at, reason, id: None }
+        ParseError { offset: self.at, reason }
     }
 
     fn unexpected(&self) -> ParseError {
@@ -346,7 +346,7 @@ impl<'a> Scanner<'a> {
 
     /// The four hex digits of the `\u` at `at`.
     fn unit(&self, at: usize) -> Result<u16, ParseError> {
-        let short = || ParseError { offset: at, reason: Reason::Syntax, id: None };
+        let short = || ParseError { offset: at, reason: Reason::Syntax };
         let digits = self.text.get(at + 2..at + 6).ok_or_else(short)?;
         let mut unit = 0;
         for digit in digits {
