@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use crate::fixture::{Fixture, Mode};
 use crate::peers;

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use rmcp::RoleServer;
 use rmcp::model::{LoggingLevel, ResourceUpdatedNotificationParam};
 use rmcp::service::{Peer, SubscriptionSink};
@@ -39,19 +40,19 @@ impl Session {
     }
 
     pub fn watch(&self, uri: String) {
-        held(&self.watched).insert(uri);
+        self.watched.lock().insert(uri);
     }
 
     pub fn unwatch(&self, uri: &str) {
-        held(&self.watched).remove(uri);
+        self.watched.lock().remove(uri);
     }
 
     pub fn log_level(&self) -> LoggingLevel {
-        *held(&self.log_level)
+        *self.log_level.lock()
     }
 
     pub fn set_log_level(&self, level: LoggingLevel) {
-        *held(&self.log_level) = level;
+        *self.log_level.lock() = level;
     }
 
     async fn tell(&self, change: Change<'_>) {
@@ -60,7 +61,7 @@ impl Session {
         _ = match change {
             Change::Tools => peer.notify_tool_list_changed().await,
             Change::Prompts => peer.notify_prompt_list_changed().await,
-            Change::Resource(uri) if held(&self.watched).contains(uri) => {
+            Change::Resource(uri) if self.watched.lock().contains(uri) => {
                 peer.notify_resource_updated(ResourceUpdatedNotificationParam::new(uri)).await
             }
             Change::Resource(_) => return,
@@ -81,7 +82,7 @@ impl Audience {
         if session.peer.set(peer).is_err() {
             return; // A second `initialized` changes nothing.
         }
-        let mut sessions = held(&self.sessions);
+        let mut sessions = self.sessions.lock();
         sessions.retain(|session| session.strong_count() > 0);
         sessions.push(Arc::downgrade(session));
     }
@@ -89,14 +90,14 @@ impl Audience {
     /// Adds a subscription, until the returned guard is dropped.
     pub fn subscribe(&self, sink: SubscriptionSink) -> Subscribed<'_> {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
-        held(&self.subscriptions).insert(key, sink);
+        self.subscriptions.lock().insert(key, sink);
         Subscribed { audience: self, key }
     }
 
     /// Tells everyone who asked; returns when they know or `TELL_DEADLINE` is over.
     pub async fn tell(&self, change: Change<'_>) {
-        let sessions: Vec<Arc<Session>> = held(&self.sessions).iter().filter_map(Weak::upgrade).collect();
-        let subscriptions: Vec<SubscriptionSink> = held(&self.subscriptions).values().cloned().collect();
+        let sessions: Vec<Arc<Session>> = self.sessions.lock().iter().filter_map(Weak::upgrade).collect();
+        let subscriptions: Vec<SubscriptionSink> = self.subscriptions.lock().values().cloned().collect();
         let telling = async {
             tokio::join!(
                 join_all(sessions.iter().map(|session| session.tell(change))),
@@ -115,7 +116,7 @@ pub struct Subscribed<'a> {
 
 impl Drop for Subscribed<'_> {
     fn drop(&mut self) {
-        held(&self.audience.subscriptions).remove(&self.key);
+        self.audience.subscriptions.lock().remove(&self.key);
     }
 }
 
@@ -126,8 +127,4 @@ async fn send(sink: &SubscriptionSink, change: Change<'_>) {
         Change::Prompts => sink.notify_prompt_list_changed().await,
         Change::Resource(uri) => sink.notify_resource_updated(uri).await,
     };
-}
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nothing panics while it holds one of these locks")
 }
