@@ -34,22 +34,35 @@ pub mod key {
     pub const MODERN: [&str; 4] = [PROTOCOL_VERSION, CLIENT_INFO, CLIENT_CAPABILITIES, LOG_LEVEL];
 }
 
-const KEYS: [&str; 8] = [
-    key::PROTOCOL_VERSION,
-    key::CLIENT_INFO,
-    key::CLIENT_CAPABILITIES,
-    key::LOG_LEVEL,
-    key::PROGRESS_TOKEN,
-    key::TRACEPARENT,
-    key::TRACESTATE,
-    key::SUBSCRIPTION_ID,
+/// The members that are looked at.
+#[derive(Clone, Copy)]
+enum Field {
+    ProtocolVersion,
+    ClientInfo,
+    ClientCapabilities,
+    LogLevel,
+    ProgressToken,
+    Traceparent,
+    Tracestate,
+    SubscriptionId,
+}
+
+const FIELDS: [(&str, Field); 8] = [
+    (key::PROTOCOL_VERSION, Field::ProtocolVersion),
+    (key::CLIENT_INFO, Field::ClientInfo),
+    (key::CLIENT_CAPABILITIES, Field::ClientCapabilities),
+    (key::LOG_LEVEL, Field::LogLevel),
+    (key::PROGRESS_TOKEN, Field::ProgressToken),
+    (key::TRACEPARENT, Field::Traceparent),
+    (key::TRACESTATE, Field::Tracestate),
+    (key::SUBSCRIPTION_ID, Field::SubscriptionId),
 ];
 
 /// `_meta` of a request or notification: where the known members are.
 #[derive(Clone, Debug, Default)]
 pub struct Meta {
     raw: Bytes,
-    spans: [Option<Span>; KEYS.len()],
+    spans: [Option<Span>; FIELDS.len()],
 }
 
 impl Meta {
@@ -69,10 +82,9 @@ impl Meta {
         while more {
             let quoted = scanner.key()?;
             let value = scanner.value()?;
-            let name = text::decode(&raw[quoted.span.range()]);
-            let at = KEYS.iter().position(|known| name.as_deref() == Some(*known));
-            if let Some(at) = at
-                && meta.spans[at].replace(value).is_some()
+            let name = &raw[quoted.span.range()];
+            if let Some((_, field)) = FIELDS.iter().find(|(known, _)| text::is(name, known))
+                && meta.spans[*field as usize].replace(value).is_some()
             {
                 return Err(scanner.error(Reason::DuplicateKey));
             }
@@ -82,57 +94,58 @@ impl Meta {
         Ok(meta)
     }
 
-    /// A member as raw JSON; only the keys that are listed in this file.
-    pub fn get(&self, key: &str) -> Option<Bytes> {
-        let at = KEYS.iter().position(|known| *known == key)?;
-        Some(self.raw.slice(self.spans[at]?.range()))
+    fn get(&self, field: Field) -> Option<Bytes> {
+        Some(self.raw.slice(self.spans[field as usize]?.range()))
     }
 
-    fn text(&self, key: &str) -> Option<Cow<'_, str>> {
-        let at = KEYS.iter().position(|known| *known == key)?;
-        text::decode(&self.raw[self.spans[at]?.range()])
+    fn peek(&self, field: Field) -> Option<&[u8]> {
+        Some(&self.raw[self.spans[field as usize]?.range()])
+    }
+
+    fn text(&self, field: Field) -> Option<Cow<'_, str>> {
+        text::decode(self.peek(field)?)
     }
 
     /// The revision as the client wrote it, whether or not we know it. That it
     /// is there makes a request modern.
     pub fn protocol_version(&self) -> Option<Cow<'_, str>> {
-        self.text(key::PROTOCOL_VERSION)
+        self.text(Field::ProtocolVersion)
     }
 
     /// Whether the request claims to be modern (even if wrongly so).
     pub fn is_modern(&self) -> bool {
-        self.get(key::PROTOCOL_VERSION).is_some()
+        self.peek(Field::ProtocolVersion).is_some()
     }
 
     pub fn client_info(&self) -> Option<Bytes> {
-        self.get(key::CLIENT_INFO)
+        self.get(Field::ClientInfo)
     }
 
     pub fn client_capabilities(&self) -> Option<Bytes> {
-        self.get(key::CLIENT_CAPABILITIES)
+        self.get(Field::ClientCapabilities)
     }
 
     pub fn log_level(&self) -> Option<LogLevel> {
-        LogLevel::parse(&self.text(key::LOG_LEVEL)?)
+        LogLevel::parse(&self.text(Field::LogLevel)?)
     }
 
     /// Under which token the client wants to hear of progress.
     pub fn progress_token(&self) -> Option<RawId> {
-        RawId::from_json(&self.get(key::PROGRESS_TOKEN)?)
+        RawId::from_json(self.peek(Field::ProgressToken)?)
     }
 
     /// W3C trace context, as the client wrote it.
     pub fn traceparent(&self) -> Option<Cow<'_, str>> {
-        self.text(key::TRACEPARENT)
+        self.text(Field::Traceparent)
     }
 
     pub fn tracestate(&self) -> Option<Cow<'_, str>> {
-        self.text(key::TRACESTATE)
+        self.text(Field::Tracestate)
     }
 
     /// Which `subscriptions/listen` a notification belongs to.
     pub fn subscription_id(&self) -> Option<RawId> {
-        RawId::from_json(&self.get(key::SUBSCRIPTION_ID)?)
+        RawId::from_json(self.peek(Field::SubscriptionId)?)
     }
 
     /// What a modern request must say, or the error that it gets.
@@ -146,12 +159,12 @@ impl Meta {
             .client_capabilities()
             .filter(|raw| raw.starts_with(b"{"))
             .ok_or_else(|| RpcError::missing_meta(key::CLIENT_CAPABILITIES))?;
-        if let Some(token) = self.get(key::PROGRESS_TOKEN)
-            && (token.len() > ID_BYTES_MAX || RawId::from_json(&token).is_none())
+        if let Some(token) = self.peek(Field::ProgressToken)
+            && (token.len() > ID_BYTES_MAX || RawId::from_json(token).is_none())
         {
             return Err(RpcError::malformed_meta("progressToken must be a short string or an integer"));
         }
-        if self.get(key::LOG_LEVEL).is_some() && self.log_level().is_none() {
+        if self.peek(Field::LogLevel).is_some() && self.log_level().is_none() {
             return Err(RpcError::malformed_meta("unknown log level"));
         }
         let client_info = self.client_info().filter(|raw| raw.starts_with(b"{"));

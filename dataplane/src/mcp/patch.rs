@@ -253,7 +253,7 @@ fn scan_members(base: &[u8], start: u32) -> Vec<Member> {
 }
 
 fn is_key(base: &[u8], span: Span, key: &str) -> bool {
-    text::decode(&base[span.range()]).as_deref() == Some(key)
+    text::is(&base[span.range()], key)
 }
 
 /// The cuts that carry out `edits` on the object at `start`.

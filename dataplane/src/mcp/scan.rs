@@ -117,6 +117,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The first byte of the next value, without reading it.
+    #[inline]
     pub fn peek(&mut self) -> Result<u8, ParseError> {
         self.space();
         self.text.get(self.at).copied().ok_or_else(|| self.error(Reason::End))
@@ -232,6 +233,7 @@ impl<'a> Scanner<'a> {
         Ok(true)
     }
 
+    #[inline]
     fn next(&mut self, close: u8) -> Result<bool, ParseError> {
         let byte = self.peek()?;
         if byte == b',' {
@@ -247,11 +249,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline]
     fn token(&mut self) -> Result<(), ParseError> {
         self.tokens += 1;
         if self.tokens > self.limits.tokens_max { Err(self.error(Reason::Tokens)) } else { Ok(()) }
     }
 
+    #[inline]
     fn space(&mut self) {
         while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.text.get(self.at) {
             self.at += 1;

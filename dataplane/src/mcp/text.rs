@@ -12,6 +12,13 @@ pub fn decode(raw: &[u8]) -> Option<Cow<'_, str>> {
     serde_json::from_slice::<String>(raw).ok().map(Cow::Owned)
 }
 
+/// Whether a JSON string given with its quotes is `text`.
+pub fn is(raw: &[u8], text: &str) -> bool {
+    let Some(inner) = raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")) else { return false };
+    // Escapes only ever make the bytes longer than the text.
+    inner == text.as_bytes() || inner.len() > text.len() && decode(raw).as_deref() == Some(text)
+}
+
 /// `text` as a JSON string, with its quotes.
 pub fn encode(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 2);
@@ -85,6 +92,12 @@ mod tests {
         for raw in ["1", "null", "\"", "", r#""\ud800""#, "{\"a\":\"\"}"] {
             assert_eq!(decode(raw.as_bytes()), None, "{raw}");
         }
+    }
+
+    #[test]
+    fn a_text_is_itself_however_it_is_written() {
+        assert!(is(br#""a""#, "a") && is(br#""\u0061""#, "a") && is(br#""""#, ""));
+        assert!(!is(br#""ab""#, "a") && !is(br#""a""#, "ab") && !is(b"a", "a") && !is(br#""\ud800""#, ""));
     }
 
     #[test]
