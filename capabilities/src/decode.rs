@@ -162,10 +162,7 @@ impl<'a> Decoder<'a> {
         }
         if field.is_list() {
             let Some(items) = node.as_list() else {
-                let hint = match node.as_text() {
-                    Some(text) if text.len() < 60 => format!("write `{name}: [{text}]`"),
-                    _ => "write one element in each line, after `- `".into(),
-                };
+                let hint = list_hint(field, node);
                 self.wrong_type(node, path, name, "a list", Some(hint));
                 return None;
             };
@@ -232,7 +229,7 @@ impl<'a> Decoder<'a> {
                 Ok(value) => return Some(value),
                 Err(_) => {
                     let message = format!("{value} is out of range: `{name}` must be {expected}");
-                    self.report(&node.span, path, message, Some(format!("the most is {most}")));
+                    self.report(&node.span, path, message, Some("leave it out for the default".into()));
                     self.places.spoil(path);
                 }
             },
@@ -402,6 +399,17 @@ fn bool_hint(node: &Node, name: &str) -> Option<String> {
         _ => return Some(format!("write `{name}: true` or `{name}: false`")),
     };
     Some(format!("write `{name}: {value}`"))
+}
+
+/// How a list is written, for somebody who wrote something else.
+fn list_hint(field: &FieldDescriptor, node: &Node) -> String {
+    let name = field.json_name();
+    let named = field.kind().as_message().is_some_and(|m| m.get_field_by_name("name").is_some());
+    match (node.as_text(), node.as_map().and_then(<[Entry]>::first)) {
+        (Some(text), _) if text.len() < 60 => format!("write `{name}: [{text}]`"),
+        (None, Some(first)) if named => format!("write `- name: {}` and below it `value: ...`", first.key),
+        _ => "write one element in each line, after `- `".into(),
+    }
 }
 
 /// The fields of a message, for somebody who wrote something else.

@@ -84,7 +84,8 @@ pub fn trees(source: &Source) -> (Vec<Node>, Vec<Diagnostic>) {
 fn resource(decoder: &mut Decoder<'_>, node: &Node) -> Option<pb::Resource> {
     let Some(entries) = node.as_map() else {
         let hint = "a resource starts with `apiVersion: magictunnel/v1` and `kind: ...`";
-        decoder.wrong_type(node, "", "a resource", "an object", Some(hint.into()));
+        let message = format!("a resource is an object, but this is {}", node.what());
+        decoder.report(&node.span, "", message, Some(hint.into()));
         return None;
     };
     let first = entries.first().map_or(node.span.clone(), |entry| entry.key_span.clone());

@@ -7,11 +7,13 @@
 
 mod check;
 mod decode;
+mod default;
 mod diagnostic;
 mod document;
 mod duration;
 mod emit;
 mod json;
+mod load;
 mod names;
 mod node;
 mod places;
@@ -20,8 +22,10 @@ mod write;
 mod yaml;
 
 pub use check::{check, check_onto, place};
+pub use default::default_gateway;
 pub use diagnostic::{Diagnostic, escaped, render};
 pub use document::{API_VERSION, Document, FILE_BYTES_MAX, Located, parse};
+pub use load::{LoadError, load};
 pub use places::Places;
 pub use source::{Source, Span};
 pub use write::{to_json, to_json_all, to_value, to_yaml, to_yaml_all};

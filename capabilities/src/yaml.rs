@@ -76,10 +76,17 @@ enum OpenData {
         entries: Vec<Entry>,
         /// The keys of the entries, and where each stands.
         seen: HashMap<String, usize>,
-        key: Option<(String, Span)>,
+        key: Option<Key>,
         /// What `<<` brings, in order.
         merged: Vec<Entry>,
     },
+}
+
+struct Key {
+    text: String,
+    span: Span,
+    /// `<<` without quotes; in quotes it is a key like any other.
+    merges: bool,
 }
 
 struct Builder<'a> {
@@ -232,18 +239,19 @@ impl<'a> Builder<'a> {
             OpenData::List(items) => return items.push(node),
             OpenData::Map { entries, seen, key, merged } => (entries, seen, key, merged),
         };
-        let Some((name, key_span)) = key.take() else {
+        let Some(Key { text: name, span: key_span, merges }) = key.take() else {
             *key = Some(match node.data {
-                Data::Scalar(scalar) => (scalar.text, node.span),
+                Data::Scalar(Scalar { text, plain }) => {
+                    Key { merges: plain && text == "<<", text, span: node.span }
+                }
                 Data::List(_) | Data::Map(_) => {
-                    let span = node.span.clone();
-                    self.report(&span, "the key of an entry must be a text", Some("put it in quotes"));
-                    (String::new(), span)
+                    self.report(&node.span, "the key of an entry must be a text", Some("put it in quotes"));
+                    Key { text: String::new(), span: node.span, merges: false }
                 }
             });
             return;
         };
-        if name == "<<" {
+        if merges {
             let sources = match node.data {
                 Data::List(items) => items,
                 _ => vec![node],

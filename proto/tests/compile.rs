@@ -164,7 +164,7 @@ fn every_problem_is_reported_in_the_order_of_kind_and_name() {
             r#"gateway/default:spec.members[4].include[0]: "get_[" is not a pattern: unclosed character class; missing ']' (`*` stands for any characters, `?` for one, `[ab]` for one of these)"#,
             r#"gateway/default:spec.members[4].rename.a: "not legal" is not the name of a tool: 1 to 128 of A-Z, a-z, 0-9 and '_.-'"#,
             r#"gateway/default:spec.members[4].rename.c: "x" is already a new name in spec.members[4]"#,
-            r#"gateway/default:spec.toolName: "server" is not something a template knows (it knows {namespace}, {backend} and {tool})"#,
+            r#"gateway/default:spec.toolName: "server" is not something a template knows (it knows `{namespace}`, `{backend}` and `{tool}`)"#,
             r#"gateway/default:spec.pageSize: 20000 is out of range, it must be 1 to 10000"#,
             r#"backend/nothing:spec: nothing says how the backend is reached (add `http: {url: ...}` or `stdio: {command: ...}`)"#,
             r#"backend/shell:spec.stdio.command: the command is a line of several words, and no shell reads it (write `command: npx` and `args: ["-y", "server-time"]`)"#,

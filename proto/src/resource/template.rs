@@ -45,10 +45,10 @@ impl InvalidTemplate {
     pub fn hint(&self) -> String {
         match self {
             InvalidTemplate::NoTool => "for example `{backend}_{tool}`".into(),
-            InvalidTemplate::NoNamespace => "set `namespace`, or leave {namespace} out".into(),
+            InvalidTemplate::NoNamespace => "set `namespace`, or leave `{namespace}` out".into(),
             InvalidTemplate::Placeholder(name) => match closest(name, ["namespace", "backend", "tool"]) {
-                Some(near) => format!("did you mean {{{near}}}?"),
-                None => "it knows {namespace}, {backend} and {tool}".into(),
+                Some(near) => format!("did you mean `{{{near}}}`?"),
+                None => "it knows `{namespace}`, `{backend}` and `{tool}`".into(),
             },
             InvalidTemplate::Character(_) => "a name is made of A-Z, a-z, 0-9, '_', '.' and '-'".into(),
             InvalidTemplate::ToolTwice | InvalidTemplate::Brace | InvalidTemplate::Long => {
@@ -161,7 +161,7 @@ mod tests {
         check("{backend}/{tool}", Err(InvalidTemplate::Character('/')));
         check("{tool}é", Err(InvalidTemplate::Character('é')));
         assert_eq!(NameTemplate::parse("{namespace}.{tool}", "", "b"), Err(InvalidTemplate::NoNamespace));
-        assert_eq!(InvalidTemplate::Placeholder("backnd".into()).hint(), "did you mean {backend}?");
+        assert_eq!(InvalidTemplate::Placeholder("backnd".into()).hint(), "did you mean `{backend}`?");
     }
 
     #[test]
