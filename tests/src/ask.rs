@@ -91,7 +91,7 @@ impl Script {
         let declared = asking.context.client_capabilities().unwrap_or_default();
         for question in self.rounds.iter().flat_map(BTreeMap::values) {
             if !is_declared(question, &declared) {
-                return Err(ErrorData::missing_required_client_capability(needed_by(question)));
+                return Err(undeclared(asking.context, needed_by(question)));
             }
         }
         if is_modern(asking.context) { self.resume(asking) } else { self.request(asking.context).await }
@@ -148,6 +148,16 @@ pub fn is_modern(context: &RequestContext<RoleServer>) -> bool {
     context
         .protocol_version()
         .is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str())
+}
+
+/// Refuses a client that has not declared what it needs. Legacy revisions have no
+/// code for it.
+pub fn undeclared(context: &RequestContext<RoleServer>, needed: ClientCapabilities) -> ErrorData {
+    if is_modern(context) {
+        ErrorData::missing_required_client_capability(needed)
+    } else {
+        ErrorData::invalid_request(format!("the client has not declared {}", json!(needed)), None)
+    }
 }
 
 /// A question for a form with these `properties`, all of them required.

@@ -58,7 +58,7 @@ pub async fn call(call: &Call<'_>) -> Option<Answer> {
     let has_tasks = call.context.client_capabilities().is_some_and(|declared| declared.supports_tasks());
     if TASK_ONLY.contains(&call.name) && !has_tasks {
         let needed = ClientCapabilities::builder().enable_tasks().build();
-        return Some(Err(ErrorData::missing_required_client_capability(needed)));
+        return Some(Err(ask::undeclared(call.context, needed)));
     }
     let tasks = &call.fixture.shared.tasks;
     Some(match call.name {

@@ -1,11 +1,11 @@
 //! Tools that need to know something from the client before they can answer.
 //! Both eras have them all: see `ask` for how each is asked.
 
-use rmcp::model::{CallToolResult, ClientCapabilities, ErrorData, InputResponses, Tool};
+use rmcp::model::{CallToolResult, ClientCapabilities, InputResponses, Tool};
 use serde_json::{Value, json};
 
 use super::{Answer, Call, plain_tool, said, tool};
-use crate::ask::{Asked, Script, field, form, form_with_schema, roots, sample, sampled_text};
+use crate::ask::{Asked, Script, field, form, form_with_schema, roots, sample, sampled_text, undeclared};
 
 const SAMPLING: &str = "test_sampling";
 const ELICITATION: &str = "test_elicitation";
@@ -67,7 +67,7 @@ pub async fn call(call: &Call<'_>) -> Option<Answer> {
 fn needs_sampling(call: &Call<'_>) -> Answer {
     if call.context.client_capabilities().unwrap_or_default().sampling.is_none() {
         let needed = ClientCapabilities::builder().enable_sampling().build();
-        return Err(ErrorData::missing_required_client_capability(needed));
+        return Err(undeclared(call.context, needed));
     }
     Ok(said("The client has declared sampling").into())
 }
