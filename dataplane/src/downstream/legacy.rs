@@ -239,7 +239,7 @@ impl Pump {
                         }
                     });
                 }
-                None => {}
+                Some(ToClient::Begin) | None => {}
             }
             tokio::select! {
                 said = from_callee.recv() => match said {

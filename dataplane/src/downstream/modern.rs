@@ -54,6 +54,11 @@ fn admit(
     meta: &Meta,
 ) -> Result<Call, (StatusCode, RpcError)> {
     let bad = |error: RpcError| (StatusCode::BAD_REQUEST, error);
+    // Before the body's version is judged: a header that says something else is
+    // a mismatch, whatever either of them names.
+    if let Some(claimed) = meta.protocol_version() {
+        headers::check_version(head, &claimed).map_err(bad)?;
+    }
     let modern = meta.modern().map_err(bad)?;
     headers::check(head, modern.version.as_str(), &request.method, &request.params).map_err(bad)?;
     if !request.method.exists_in(modern.version) || !(request.method.is_for_server()) {
@@ -161,11 +166,11 @@ impl Running {
 }
 
 /// A question cannot be put to a modern client here: dropping it tells the
-/// callee so. A pause means nothing to it.
+/// callee so. The stream begins with whatever comes first, and never pauses.
 fn notification(said: ToClient) -> Option<Bytes> {
     match said {
         ToClient::Notify(message) => Some(message),
-        ToClient::Ask(_) | ToClient::Pause { .. } => None,
+        ToClient::Begin | ToClient::Ask(_) | ToClient::Pause { .. } => None,
     }
 }
 

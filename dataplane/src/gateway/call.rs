@@ -85,6 +85,9 @@ pub struct Caller {
 /// What reaches the client's door while a call runs.
 #[derive(Debug)]
 pub enum ToClient {
+    /// The backend answers with a stream. A door that can stream begins to, so
+    /// that a client that loses its connection can come back.
+    Begin,
     /// A whole JSON-RPC notification.
     Notify(Bytes),
     /// Questions; the door answers on the sender.
@@ -139,6 +142,11 @@ impl Caller {
     /// For messages that nobody may wait for. True if it was taken.
     pub fn try_notify(&self, message: Bytes) -> bool {
         self.to_client.try_send(ToClient::Notify(message)).is_ok()
+    }
+
+    /// Says that the backend has begun a stream.
+    pub async fn begin(&self) {
+        _ = self.to_client.send(ToClient::Begin).await;
     }
 
     /// Says that the backend's stream pauses.

@@ -76,6 +76,11 @@ pub fn get<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Cow<'
     decode(value.to_str().map_err(|_| Malformed)?).map(Some)
 }
 
+/// Whether the version header of a modern request says what its body says.
+pub fn check_version(headers: &HeaderMap, version: &str) -> Result<(), RpcError> {
+    agree(headers, &PROTOCOL_VERSION, "MCP-Protocol-Version", version)
+}
+
 /// Whether the headers of a modern request say what its body says: version,
 /// method, and name. Each must be there exactly once.
 pub fn check(headers: &HeaderMap, version: &str, method: &Method, params: &Params) -> Result<(), RpcError> {

@@ -57,7 +57,10 @@ impl Modern {
             sent.map_err(|_| CallError::Timeout { backend: self.endpoint.backend.clone(), limit })??;
         match self.endpoint.read(response).await? {
             Reply::Message(bytes) => self.answer(bytes, &call.id).map(Verdict::Answered),
-            Reply::Events(body) => self.follow(body, &call.id, caller).await.map(Verdict::Answered),
+            Reply::Events(body) => {
+                caller.begin().await;
+                self.follow(body, &call.id, caller).await.map(Verdict::Answered)
+            }
             Reply::Accepted => Err(self.endpoint.protocol("took a request and gave no answer".to_owned())),
             Reply::Refused(refusal) => self.refused(&refusal, &call.id),
         }
