@@ -66,6 +66,9 @@ pub struct Args {
     /// Threads that calls run on [default: one for each core]
     #[arg(long, env = "MT_WORKER_THREADS", value_name = "N")]
     pub worker_threads: Option<usize>,
+    /// What to log: a level, or directives such as `info,mt_dataplane=debug`
+    #[arg(long, env = "MT_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
     /// How the log looks
     #[arg(long, env = "MT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

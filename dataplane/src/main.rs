@@ -1,6 +1,6 @@
 //! The process around a node: flags, log, metrics, signals, exit code.
 
-use std::{path::Path, process::ExitCode};
+use std::{io::IsTerminal as _, path::Path, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
@@ -14,7 +14,7 @@ use tokio::{
     sync::oneshot,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 /// After a wrong flag, as clap has it.
 const USAGE: u8 = 2;
@@ -28,7 +28,10 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    log(args.log_format);
+    if let Err(invalid) = log(&args) {
+        eprintln!("error: --log {:?}: {invalid}", args.log);
+        return ExitCode::from(USAGE);
+    }
     let run = || -> anyhow::Result<()> {
         if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
             anyhow::bail!("this process has a crypto provider already");
@@ -85,11 +88,15 @@ fn announce(path: &Path, bound: Bound) -> std::io::Result<()> {
     std::fs::rename(&new, path)
 }
 
-fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("MT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
+fn log(args: &Args) -> Result<(), ParseError> {
+    let filter = EnvFilter::try_new(&args.log)?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match args.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    Ok(())
 }
