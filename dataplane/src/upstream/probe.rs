@@ -310,9 +310,9 @@ mod tests {
         assert!(facts.legacy);
         assert_eq!(facts.legacy_version, "2025-06-18");
         assert_eq!(facts.modern_versions, ["2026-07-28"]);
-        assert_eq!(facts.legacy_capabilities, br#"{"tools":{}}"#);
-        assert_eq!(facts.modern_capabilities, br#"{"tools":{"x":1}}"#);
-        assert_eq!(facts.server_info, br#"{"name":"t","version":"2"}"#);
+        assert_eq!(&facts.legacy_capabilities[..], br#"{"tools":{}}"#);
+        assert_eq!(&facts.modern_capabilities[..], br#"{"tools":{"x":1}}"#);
+        assert_eq!(&facts.server_info[..], br#"{"name":"t","version":"2"}"#);
         assert_eq!(facts.instructions, "a");
     }
 
