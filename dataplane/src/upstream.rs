@@ -8,25 +8,34 @@
 //! ```text
 //!  call ─► switched off? full? era? ─┬─ http   endpoint ─┬─ legacy   session, follow, events
 //!                                    │                   └─ modern
-//!                                    └─ stdio  process: one pipe, many calls or one at a time
+//!                                    └─ stdio ── process, pipe, pump; who shares one: sharing
 //!  probe, state, hints, meters: what is known and told of the backend
 //! ```
 
+mod backoff;
 mod endpoint;
 mod events;
 mod excerpt;
 mod follow;
+mod handshake;
 mod hints;
 mod http;
 mod legacy;
 mod message;
 mod meters;
 mod modern;
+mod pending;
+mod pipe;
 mod probe;
+mod process;
+mod pump;
 mod question;
 mod session;
 mod shared;
+mod sharing;
+mod single;
 mod state;
+mod stdio;
 mod stream;
 
 use std::{
@@ -53,6 +62,7 @@ use self::{
     http::Http,
     meters::Meters,
     state::{StateKeeper, era_name},
+    stdio::Stdio,
 };
 pub use self::{
     shared::Shared,
@@ -84,7 +94,7 @@ pub struct Upstream {
 
 enum Leg {
     Http(Box<Http>),
-    Stdio,
+    Stdio(Arc<Stdio>),
 }
 
 const KNOWN: u8 = 1;
@@ -100,7 +110,9 @@ impl Upstream {
             Transport::Http(transport) => {
                 Leg::Http(Box::new(Http::new(&config, transport, secrets, &meters, &hints, &shared)))
             }
-            Transport::Stdio(_) => Leg::Stdio,
+            Transport::Stdio(transport) => {
+                Leg::Stdio(Stdio::new(&config, transport, secrets, &meters, &hints, &shared))
+            }
         };
         let upstream = Self {
             leg,
@@ -153,9 +165,14 @@ impl Upstream {
             .try_acquire()
             .map_err(|_| CallError::Overloaded { backend: self.config.name.clone(), limit })?;
         let era = call.client.version.era();
+        let time = call.deadline.saturating_duration_since(Instant::now());
+        let timed_out = || CallError::Timeout { backend: self.config.name.clone(), limit: time };
+        if matches!((&self.leg, era), (Leg::Stdio(_), Era::Modern)) && self.eras().is_none() {
+            // A legacy process could take a modern request for one of its own.
+            timeout_at(call.deadline, Box::pin(self.learn())).await.map_err(|_| timed_out())??;
+        }
         self.expect_era(era)?;
         self.hints.listen(&call.client);
-        let began = Instant::now();
         let work = async {
             let lost = || Err(self.lost("the node has closed it"));
             self.over.run_until_cancelled(self.carry(era, call, caller)).await.unwrap_or_else(lost)
@@ -163,10 +180,7 @@ impl Upstream {
         if call.method == Method::Listen {
             return work.await;
         }
-        timeout_at(call.deadline, work).await.unwrap_or_else(|_| {
-            let limit = call.deadline.saturating_duration_since(began);
-            Err(CallError::Timeout { backend: self.config.name.clone(), limit })
-        })
+        timeout_at(call.deadline, work).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
     async fn carry(&self, era: Era, call: &Call, caller: &Caller) -> Result<Answer, CallError> {
@@ -176,12 +190,12 @@ impl Upstream {
                 modern::Verdict::Answered(answer) => Ok(answer),
                 modern::Verdict::NotUnderstood(outcome) => {
                     // Only now, so that the common case costs no probe.
-                    Box::pin(self.learn()).await;
+                    _ = Box::pin(self.learn()).await;
                     self.expect_era(era)?;
                     outcome
                 }
             },
-            (Leg::Stdio, _) => Err(self.no_process()),
+            (Leg::Stdio(stdio), _) => stdio.call(call, caller).await,
         }
     }
 
@@ -189,7 +203,7 @@ impl Upstream {
     pub async fn notify(&self, client: &Arc<Client>, message: Bytes) {
         match &self.leg {
             Leg::Http(http) => http.legacy.notify(client, message).await,
-            Leg::Stdio => {}
+            Leg::Stdio(stdio) => stdio.notify(client, message),
         }
     }
 
@@ -197,7 +211,7 @@ impl Upstream {
     pub async fn end_scope(&self, scope: &Scope) {
         match &self.leg {
             Leg::Http(http) => http.legacy.end(scope),
-            Leg::Stdio => {}
+            Leg::Stdio(stdio) => stdio.end(scope),
         }
     }
 
@@ -218,7 +232,7 @@ impl Upstream {
         let wanted = Eras::pinned(&self.config.protocol).unwrap_or(Eras { legacy: true, modern: true });
         let outcome = match &self.leg {
             Leg::Http(http) => http.probe(wanted).await,
-            Leg::Stdio => Err(self.no_process()),
+            Leg::Stdio(stdio) => Box::pin(stdio.probe(wanted)).await,
         };
         match &outcome {
             Ok(facts) => {
@@ -231,13 +245,12 @@ impl Upstream {
     }
 
     /// Probes once if nothing is known.
-    async fn learn(&self) {
+    async fn learn(&self) -> Result<(), CallError> {
         let _one_at_a_time = self.probing.lock().await;
-        if self.eras().is_none()
-            && let Err(error) = self.probe_now().await
-        {
-            tracing::debug!(backend = %self.config.name, %error, "probe failed");
+        if self.eras().is_none() {
+            self.probe_now().await?;
         }
+        Ok(())
     }
 
     /// Which eras the backend is known to speak.
@@ -288,13 +301,8 @@ impl Upstream {
         self.over.cancel();
         match &self.leg {
             Leg::Http(http) => http.legacy.end_all(),
-            Leg::Stdio => {}
+            Leg::Stdio(stdio) => stdio.end_all(),
         }
-    }
-
-    fn no_process(&self) -> CallError {
-        let reason = "processes are not run by this node".to_owned();
-        CallError::Unreachable { backend: self.config.name.clone(), reason }
     }
 
     fn lost(&self, reason: &str) -> CallError {

@@ -76,6 +76,11 @@ impl Framer {
         }
     }
 
+    /// Whether a line that is too long has begun and not ended.
+    pub fn is_dropping(&self) -> bool {
+        self.dropped > 0
+    }
+
     /// What is left when the pipe ends without a line end.
     pub fn finish(mut self) -> Option<Line> {
         self.push(Bytes::from_static(b"\n"));

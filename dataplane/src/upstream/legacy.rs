@@ -12,33 +12,31 @@ use std::{
 use bytes::Bytes;
 use dashmap::{DashMap, mapref::entry::Entry};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
-use serde::Deserialize;
 use tokio::{sync::watch, time::timeout};
 
 use super::{
     endpoint::{Endpoint, Refusal, Reply},
     events,
-    excerpt::excerpt,
     follow::Follow,
+    handshake::{self, ErrorHead, Negotiated},
     hints::Hints,
     message::{self, Outgoing},
     question::Replies,
-    session::{Leg, LegKey, Opened, Session, Step},
+    session::{Leg, LegKey, Session},
     shared::Shared,
-    state::era_name,
+    single::{Opened, Step, wait},
 };
 use crate::{
     gateway::call::{Answer, Call, CallError, Caller, Client, Scope},
     mcp::{
         envelope::{Message, Outcome, Response},
-        error::code,
         headers::SESSION_ID,
         id::RawId,
         meta,
         method::Method,
         scan::Limits,
         splice,
-        version::{Era, ProtocolVersion},
+        version::ProtocolVersion,
     },
 };
 
@@ -64,20 +62,6 @@ pub struct Legacy {
     legs: DashMap<LegKey, Arc<Leg>>,
     /// The backend has said that it has no stream of its own.
     pub no_event_stream: AtomicBool,
-}
-
-/// What the node needs of an `InitializeResult`.
-#[derive(Deserialize)]
-struct Negotiated {
-    #[serde(rename = "protocolVersion")]
-    version: String,
-}
-
-#[derive(Deserialize)]
-struct ErrorHead {
-    code: i64,
-    #[serde(default)]
-    message: String,
 }
 
 enum Failure {
@@ -114,7 +98,8 @@ impl Legacy {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Call(error)) => return Err(error),
                 Err(Failure::Gone) => {
-                    leg.gone(&session);
+                    session.over.cancel();
+                    leg.session.gone(&session);
                     if dedicated && session.is_used() {
                         return Err(CallError::SessionLost { backend: self.endpoint.backend.clone() });
                     }
@@ -130,7 +115,7 @@ impl Legacy {
 
     /// Passes a client's notification on, if it has a session here.
     pub async fn notify(&self, client: &Client, message: Bytes) {
-        let session = self.legs.get(&LegKey::of(client)).and_then(|leg| leg.open_session());
+        let session = self.legs.get(&LegKey::of(client)).and_then(|leg| leg.session.get());
         if let Some(session) = session.filter(|_| matches!(client.scope, Scope::Session(_))) {
             self.post(&session, message).await;
         }
@@ -157,7 +142,7 @@ impl Legacy {
     }
 
     fn end_leg(self: &Arc<Self>, leg: &Leg) {
-        if let Some(session) = leg.end() {
+        if let Some(session) = leg.session.end() {
             let legacy = Arc::clone(self);
             self.shared.tasks.spawn(async move { legacy.delete(&session).await });
         }
@@ -208,7 +193,7 @@ impl Legacy {
         leg: &Arc<Leg>,
         client: &Arc<Client>,
     ) -> Result<Arc<Session>, CallError> {
-        let mut opened = match leg.step() {
+        let opened = match leg.session.step() {
             Step::Use(session) => return Ok(session),
             Step::Wait(opened) => opened,
             Step::Ended => return Err(CallError::SessionLost { backend: self.endpoint.backend.clone() }),
@@ -218,15 +203,14 @@ impl Legacy {
                 opened
             }
         };
-        let outcome = opened.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
-        match outcome {
-            Ok(Some(Ok(session))) => Ok(session),
-            Ok(Some(Err(error))) => Err(super::repeat(&error)),
-            Ok(None) | Err(_) => Err(self.endpoint.unreachable("the node is stopping".to_owned())),
+        match wait(opened).await {
+            Some(Ok(session)) => Ok(session),
+            Some(Err(error)) => Err(super::repeat(&error)),
+            None => Err(self.endpoint.unreachable("the node is stopping".to_owned())),
         }
     }
 
-    async fn open(self: Arc<Self>, leg: Arc<Leg>, client: Arc<Client>, tell: watch::Sender<Opened>) {
+    async fn open(self: Arc<Self>, leg: Arc<Leg>, client: Arc<Client>, tell: watch::Sender<Opened<Session>>) {
         let version = self.pin.unwrap_or(client.version);
         let opening = self.initialize(version, &client.capabilities, &client.info);
         let outcome = match timeout(INITIALIZE_TIMEOUT, opening).await {
@@ -236,7 +220,7 @@ impl Legacy {
                 .unreachable(format!("did not answer initialize within {} s", INITIALIZE_TIMEOUT.as_secs()))),
         };
         match outcome.map(Arc::new) {
-            Ok(session) if leg.opened(Some(&session)) => {
+            Ok(session) if leg.session.opened(Some(&session)) => {
                 if let (Some(events), false) = (&client.events, matches!(leg.key, LegKey::Pooled { .. })) {
                     self.shared.tasks.spawn(events::run(Arc::clone(&self), session.clone(), events.clone()));
                 }
@@ -248,7 +232,7 @@ impl Legacy {
                 self.delete(&unwanted).await;
             }
             Err(error) => {
-                leg.opened(None);
+                leg.session.opened(None);
                 tell.send_replace(Some(Err(Arc::new(error))));
             }
         }
@@ -276,30 +260,10 @@ impl Legacy {
                 _ => return Err(self.endpoint.refused(&refusal)),
             },
         };
-        let facts = match answer {
-            Answer::Result(facts) => facts,
-            Answer::Error(error) => return Err(self.refused_initialize(&error)),
-        };
-        let negotiated: Negotiated = serde_json::from_slice(&facts).map_err(|_| {
-            self.endpoint.protocol("answered initialize without a protocolVersion".to_owned())
-        })?;
-        let session =
-            Session::new(facts, session_id, &negotiated.version, self.shared.shutdown.child_token());
+        let Negotiated { facts, version } = handshake::read(&self.endpoint.backend, answer)?;
+        let session = Session::new(facts, session_id, &version, self.shared.shutdown.child_token());
         self.post(&session, splice::notification(&Method::Initialized, None)).await;
         Ok(session)
-    }
-
-    fn refused_initialize(&self, error: &Bytes) -> CallError {
-        let head: Option<ErrorHead> = serde_json::from_slice(error).ok();
-        let modern = [code::UNSUPPORTED_VERSION, code::METHOD_NOT_FOUND].map(i64::from);
-        if head.is_some_and(|head| modern.contains(&head.code)) {
-            return CallError::EraMismatch {
-                backend: self.endpoint.backend.clone(),
-                backend_era: era_name(Era::Modern),
-                client_era: era_name(Era::Legacy),
-            };
-        }
-        self.endpoint.protocol(format!("refused initialize: {}", excerpt(error)))
     }
 
     async fn exchange(
@@ -333,6 +297,7 @@ impl Legacy {
         match self.endpoint.read(response).await? {
             Reply::Message(bytes) => Ok(self.answer(bytes, id)?),
             Reply::Events(body) => {
+                caller.begin().await;
                 let follow = Follow::new(self, Some(session), id, Some(caller));
                 Ok(Box::pin(follow.run(body)).await?)
             }

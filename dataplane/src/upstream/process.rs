@@ -1,0 +1,340 @@
+//! A child process that speaks on its stdin and stdout: starting it, what it
+//! says beside the protocol, and its end.
+//!
+//! It is the leader of a process group and dies with that group. Its
+//! environment is an allow-list and what the configuration adds. It is asked to
+//! go before it is killed: end of input, then SIGTERM, then SIGKILL.
+
+use std::{
+    collections::VecDeque, io, path::Path, process::ExitStatus, process::Stdio, sync::Arc, time::Duration,
+};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop, ProcessGroup};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    process::{ChildStderr, ChildStdin, ChildStdout},
+    time::{Instant, timeout},
+};
+
+use super::excerpt::{excerpt, shorten};
+
+/// How long a process may take to end by itself once its input has ended.
+const END_OF_INPUT_GRACE: Duration = Duration::from_secs(2);
+/// How long it may take once it got SIGTERM.
+const TERMINATE_GRACE: Duration = Duration::from_secs(3);
+/// What is kept of its stderr.
+const STDERR_BYTES_MAX: usize = 64 * 1024;
+/// How much of that is in an error.
+const LAST_WORDS_BYTES_MAX: usize = 1024;
+/// Lines of stderr that go to the log in a second.
+const STDERR_LINES_PER_SECOND: u32 = 100;
+/// The longest line of stderr in the log.
+const STDERR_LINE_BYTES_MAX: usize = 2 * 1024;
+/// Shorter secrets cannot be hidden without hiding everything else.
+const SECRET_BYTES_MIN: usize = 6;
+
+/// Variables that a process has from the node: where things are, who and where
+/// the user is. Nothing that could be a credential.
+const INHERITED: [&str; 19] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "TZ",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TMPDIR",
+    "TMP",
+    "TEMP",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
+
+/// What to start.
+pub struct Program<'a> {
+    pub command: &'a str,
+    pub args: &'a [String],
+    pub env: Vec<(String, String)>,
+    pub cwd: Option<&'a Path>,
+}
+
+/// A process that has just started.
+pub struct Started {
+    pub process: Process,
+    pub stdin: ChildStdin,
+    pub stdout: ChildStdout,
+    pub stderr: ChildStderr,
+}
+
+/// Its body; kills the group when dropped.
+pub struct Process {
+    child: Box<dyn ChildWrapper>,
+    group: Option<Group>,
+}
+
+/// A process group that is killed with its owner.
+struct Group(Pid);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // None is left, most of the time.
+        _ = kill_process_group(self.0, Signal::KILL);
+    }
+}
+
+/// Starts a process.
+pub fn start(program: Program<'_>) -> io::Result<Started> {
+    let mut command = CommandWrap::with_new(program.command, |command| {
+        command.args(program.args).env_clear();
+        for name in INHERITED {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.envs(program.env);
+        if let Some(cwd) = program.cwd {
+            command.current_dir(cwd);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    });
+    let mut child = command.wrap(ProcessGroup::leader()).wrap(KillOnDrop).spawn()?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).map(Group);
+    let missing = || io::Error::other("the process has no pipes");
+    Ok(Started {
+        stdin: child.stdin().take().ok_or_else(missing)?,
+        stdout: child.stdout().take().ok_or_else(missing)?,
+        stderr: child.stderr().take().ok_or_else(missing)?,
+        process: Process { child, group },
+    })
+}
+
+impl Process {
+    /// Until it ends by itself. Cancel safe.
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Makes it end. Its input has been closed before.
+    pub async fn stop(&mut self) -> io::Result<ExitStatus> {
+        if let Ok(ended) = timeout(END_OF_INPUT_GRACE, self.child.wait()).await {
+            return ended;
+        }
+        self.signal(Signal::TERM);
+        if let Ok(ended) = timeout(TERMINATE_GRACE, self.child.wait()).await {
+            return ended;
+        }
+        self.kill().await
+    }
+
+    /// Makes it end now.
+    pub async fn kill(&mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::KILL);
+        self.child.wait().await
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(Group(group)) = &self.group {
+            // It may just have ended.
+            _ = kill_process_group(*group, signal);
+        }
+    }
+}
+
+/// How a process ended, in words.
+pub fn describe(ended: &io::Result<ExitStatus>) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match ended {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "an unknown end".to_owned(),
+        },
+        Err(error) => format!("an unknown end ({error})"),
+    }
+}
+
+/// The end of what a process has said on stderr.
+#[derive(Debug, Default)]
+pub struct LastWords {
+    ring: Mutex<VecDeque<u8>>,
+    secrets: Vec<String>,
+}
+
+impl LastWords {
+    /// Hides these values in what it gives out.
+    pub fn new(secrets: Vec<String>) -> Arc<Self> {
+        let secrets = secrets.into_iter().filter(|secret| secret.len() >= SECRET_BYTES_MIN).collect();
+        Arc::new(Self { ring: Mutex::default(), secrets })
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut ring = self.ring.lock();
+        let bytes = &bytes[bytes.len().saturating_sub(STDERR_BYTES_MAX)..];
+        let excess = (ring.len() + bytes.len()).saturating_sub(STDERR_BYTES_MAX);
+        ring.drain(..excess);
+        ring.extend(bytes);
+    }
+
+    /// The last lines, on one line and short.
+    pub fn text(&self) -> String {
+        let ring = self.ring.lock();
+        let from = ring.len().saturating_sub(LAST_WORDS_BYTES_MAX);
+        let tail: Vec<u8> = ring.range(from..).copied().collect();
+        drop(ring);
+        self.redact(shorten(&tail, LAST_WORDS_BYTES_MAX))
+    }
+
+    fn redact(&self, mut text: String) -> String {
+        for secret in &self.secrets {
+            if text.contains(secret.as_str()) {
+                text = text.replace(secret.as_str(), "***");
+            }
+        }
+        text
+    }
+}
+
+/// Reads stderr to its end: into the last words, and into the log as long as
+/// it is not too much.
+pub async fn drain_stderr(mut stderr: impl AsyncRead + Unpin, words: Arc<LastWords>, backend: String) {
+    let mut chunk = BytesMut::with_capacity(8 * 1024);
+    let mut line = Vec::new();
+    let (mut second, mut lines, mut dropped) = (Instant::now(), 0, 0u64);
+    while let Ok(1..) = stderr.read_buf(&mut chunk).await {
+        words.push(&chunk);
+        for part in chunk.split_inclusive(|byte| *byte == b'\n') {
+            let room = STDERR_LINE_BYTES_MAX.saturating_sub(line.len());
+            line.extend_from_slice(&part[..part.len().min(room)]);
+            if !part.ends_with(b"\n") {
+                continue;
+            }
+            if second.elapsed() >= Duration::from_secs(1) {
+                if dropped > 0 {
+                    tracing::debug!(
+                        backend,
+                        lines = dropped,
+                        "stderr of the process was too much for the log"
+                    );
+                }
+                (second, lines, dropped) = (Instant::now(), 0, 0);
+            }
+            lines += 1;
+            if lines > STDERR_LINES_PER_SECOND {
+                dropped += 1;
+            } else if tracing::enabled!(tracing::Level::DEBUG) {
+                tracing::debug!(backend, stderr = words.redact(excerpt(&line)), "process says");
+            }
+            line.clear();
+        }
+        chunk.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Started {
+        let args = ["-c".to_owned(), script.to_owned()];
+        start(Program { command: "sh", args: &args, env: Vec::new(), cwd: None }).unwrap()
+    }
+
+    fn is_alive(pid: i32) -> bool {
+        // A zombie is not alive; its parent may be long in noticing.
+        std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+    }
+
+    async fn until_dead(pid: i32) {
+        timeout(Duration::from_secs(5), async {
+            while is_alive(pid) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("the process is still alive");
+    }
+
+    async fn first_line(stdout: &mut ChildStdout) -> String {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            line.push(stdout.read_u8().await.unwrap());
+        }
+        String::from_utf8(line).unwrap().trim().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_process_that_reads_to_its_end_is_not_killed() {
+        let Started { mut process, stdin, .. } = shell("cat >/dev/null; exit 7");
+        drop(stdin);
+        assert_eq!(describe(&process.stop().await), "exit code 7");
+    }
+
+    #[tokio::test]
+    async fn the_children_of_a_process_die_with_it() {
+        let Started { process, mut stdout, stdin: _stdin, .. } = shell("sleep 1000 & echo $!; wait");
+        let child: i32 = first_line(&mut stdout).await.parse().unwrap();
+        assert!(is_alive(child));
+        drop(process);
+        until_dead(child).await;
+    }
+
+    #[tokio::test]
+    async fn what_a_crashed_process_leaves_behind_dies() {
+        let Started { mut process, mut stdout, stdin: _stdin, .. } = shell("sleep 1000 & echo $!; exit 3");
+        let child: i32 = first_line(&mut stdout).await.parse().unwrap();
+        assert_eq!(describe(&process.ended().await), "exit code 3");
+        drop(process);
+        until_dead(child).await;
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ignores_everything_is_killed() {
+        let Started { mut process, mut stdout, stdin, .. } =
+            shell("trap '' TERM; echo ready; while :; do sleep 0.1; done");
+        assert_eq!(first_line(&mut stdout).await, "ready");
+        drop(stdin);
+        assert_eq!(describe(&process.stop().await), "signal 9");
+    }
+
+    #[tokio::test]
+    async fn a_process_gets_no_variables_that_nobody_gave_it() {
+        let args = ["-c".to_owned(), "env".to_owned()];
+        let env = vec![("OWN".to_owned(), "yes".to_owned())];
+        let mut started = start(Program { command: "sh", args: &args, env, cwd: None }).unwrap();
+        let mut text = String::new();
+        started.stdout.read_to_string(&mut text).await.unwrap();
+        let names: Vec<&str> = text.lines().filter_map(|line| line.split('=').next()).collect();
+        assert!(names.contains(&"OWN") && names.contains(&"PATH"));
+        // The shell sets these itself.
+        let foreign: Vec<_> = names
+            .iter()
+            .filter(|name| {
+                !INHERITED.contains(name) && !["OWN", "PWD", "SHLVL", "_", "OLDPWD"].contains(name)
+            })
+            .collect();
+        assert!(foreign.is_empty(), "{foreign:?}");
+    }
+
+    #[tokio::test]
+    async fn a_flood_on_stderr_neither_blocks_nor_grows() {
+        let words = LastWords::new(vec!["hunter2-secret".to_owned()]);
+        let started =
+            shell("head -c 3000000 /dev/zero | tr '\\0' 'x' >&2; echo the key is hunter2-secret >&2");
+        drain_stderr(started.stderr, words.clone(), "flood".to_owned()).await;
+        assert_eq!(words.ring.lock().len(), STDERR_BYTES_MAX);
+        let text = words.text();
+        assert!(text.ends_with("the key is ***"), "{text}");
+        assert!(text.len() <= LAST_WORDS_BYTES_MAX);
+    }
+}
