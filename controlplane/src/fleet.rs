@@ -370,3 +370,6 @@ impl Drop for Discovered {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

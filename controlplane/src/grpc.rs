@@ -123,3 +123,6 @@ impl Grpc {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -157,6 +157,8 @@ mod tests {
     fn keys_are_not_in_what_is_logged_of_a_view() {
         let key = SealingKey { id: 7, key: vec![0xab; KEY_BYTES].into() };
         let view = format!("{:?}", facts(KeyRing { keys: vec![key] }));
-        assert!(!view.contains("171") && !view.contains("ab, ab") && !view.contains("\\xab"), "{view}");
+        for form in ["171, 171", "abab", "\\xab"] {
+            assert!(!view.contains(form), "{view}");
+        }
     }
 }

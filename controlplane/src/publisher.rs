@@ -278,3 +278,6 @@ impl Publisher {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

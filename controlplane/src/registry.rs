@@ -352,3 +352,6 @@ fn note(terms: &Terms) -> Result<Note, Error> {
     }
     Ok(Note { author: terms.author.clone(), message: terms.message.clone() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,7 +205,7 @@ impl Subscription {
         Ok(reply)
     }
 
-    /// R7 to R10: only the nonce of the last response of a push counts.
+    /// R7 to R9: only the nonce of the last response of a push counts.
     fn on_answer(&mut self, request: &DeltaDiscoveryRequest) -> Reply {
         let push = match std::mem::replace(&mut self.state, State::Settled) {
             State::Unanswered(push) if push.nonce == request.response_nonce => push,
