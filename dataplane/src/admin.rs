@@ -41,6 +41,7 @@ const HIDDEN: &str = "(hidden)";
 /// What the door shows. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin {
+    pub node_id: String,
     pub node: Arc<Node>,
     /// Whether a snapshot is in service.
     pub serving: Arc<AtomicBool>,
@@ -160,7 +161,7 @@ async fn config_dump(State(admin): State<Admin>) -> Json<Value> {
         .map(|upstream| (upstream.config().name.to_string(), state(&upstream.state().borrow()).into()))
         .collect();
     Json(json!({
-        "node": admin.node.options.node_id,
+        "node": admin.node_id,
         "generation": snapshot.generation,
         "catalogRevision": snapshot.catalog_revision,
         "resources": resources,

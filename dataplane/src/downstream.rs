@@ -14,8 +14,8 @@ mod legacy;
 mod meters;
 mod modern;
 mod reply;
-pub mod session;
-pub mod stream;
+mod session;
+mod stream;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -30,8 +30,7 @@ use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-pub use self::meters::Meters;
-use self::{body::Body, reply::refuse};
+use self::{body::Body, meters::Meters, reply::refuse, session::Sessions};
 use crate::{
     gateway::view::GatewayView,
     mcp::{Era, Limits, Message, ProtocolVersion, RpcError, envelope, headers, meta::Meta},
@@ -53,12 +52,45 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Between two looks for sessions that nobody uses.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
+/// What the doors of a node are told at its start.
+#[derive(Clone, Debug, Default)]
+pub struct DoorOptions {
+    pub node_id: String,
+    /// Hosts that clients may name besides loopback's; `*` is any. In lower
+    /// case, without a port.
+    pub allowed_hosts: Vec<String>,
+    /// Origins that browsers may come from besides loopback's; `*` is any.
+    pub allowed_origins: Vec<String>,
+}
+
+/// What all doors of a node share.
+struct Doors {
+    node: Arc<Node>,
+    options: DoorOptions,
+    sessions: Sessions,
+    meters: Meters,
+    /// Who everybody is until authentication says more.
+    anonymous: Arc<str>,
+}
+
 /// Serves clients until the shutdown, then lets requests that are under way
 /// finish, for at most [`DRAIN_MAX`].
 ///
 /// # Errors
 /// None while running: a failed `accept` is tried again.
-pub async fn serve(node: Arc<Node>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    node: Arc<Node>,
+    options: DoorOptions,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let doors = Arc::new(Doors {
+        sessions: Sessions::new(&options.node_id),
+        meters: Meters::new(),
+        anonymous: "anonymous".into(),
+        options,
+        node,
+    });
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -74,7 +106,7 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, shutdown: Cancellatio
         let permit = tokio::select! {
             () = shutdown.cancelled() => break,
             _ = sweep.tick() => {
-                sweep_sessions(&node);
+                sweep_sessions(&doors);
                 continue;
             }
             permit = connections.clone().acquire_owned() => permit.map_err(io::Error::other)?,
@@ -82,7 +114,7 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, shutdown: Cancellatio
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             _ = sweep.tick() => {
-                sweep_sessions(&node);
+                sweep_sessions(&doors);
                 continue;
             }
             accepted = listener.accept() => accepted,
@@ -97,15 +129,16 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, shutdown: Cancellatio
         };
         // A small answer must not wait for the acknowledgment of the one before.
         _ = socket.set_nodelay(true);
-        let service_node = node.clone();
+        let shared = doors.clone();
         let service = service_fn(move |request| {
-            let node = service_node.clone();
-            async move { Ok::<_, Infallible>(handle(node, request).await) }
+            let doors = shared.clone();
+            async move { Ok::<_, Infallible>(handle(doors, request).await) }
         });
         let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
         let connection = graceful.watch(connection);
-        let meters = node.meters.clone();
-        node.tracker.spawn(async move {
+        let shared = doors.clone();
+        doors.node.tracker.spawn(async move {
+            let meters = &shared.meters;
             meters.connections.increment(1.0);
             if let Err(error) = connection.await {
                 debug!(error = %error, "connection ended early");
@@ -119,30 +152,31 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener, shutdown: Cancellatio
     Ok(())
 }
 
-fn sweep_sessions(node: &Arc<Node>) {
-    for session in node.sessions.sweep(Instant::now()) {
-        legacy::close_upstream(node, &session);
+fn sweep_sessions(doors: &Doors) {
+    for session in doors.sessions.sweep(Instant::now()) {
+        legacy::close_upstream(&doors.node, &session);
     }
-    node.meters.sessions.set(node.sessions.len() as f64);
+    doors.meters.sessions.set(doors.sessions.len() as f64);
 }
 
 /// What every request needs: the configuration it is served with, and its gateway.
 struct Door {
+    doors: Arc<Doors>,
     node: Arc<Node>,
     table: Arc<Table>,
     view: Arc<GatewayView>,
     principal: Arc<str>,
 }
 
-async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
-    let origin = match guard::check(&node.options, request.headers(), request.uri()) {
+async fn handle(doors: Arc<Doors>, request: Request<Incoming>) -> Response<Body> {
+    let origin = match guard::check(&doors.options, request.headers(), request.uri()) {
         Ok(origin) => origin,
         Err(error) => return refuse(StatusCode::FORBIDDEN, None, &error),
     };
     let mut response = if request.method() == HttpMethod::OPTIONS && origin.is_some() {
         reply::empty(StatusCode::NO_CONTENT)
     } else {
-        route(node, request).await
+        route(doors, request).await
     };
     if let Some(origin) = origin {
         guard::allow_origin(response.headers_mut(), origin);
@@ -150,10 +184,10 @@ async fn handle(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
     response
 }
 
-async fn route(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
+async fn route(doors: Arc<Doors>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path();
     if path == "/health" {
-        return reply::health(&node);
+        return reply::health(&doors.node);
     }
     let Some(name) = gateway_of(path) else {
         let error = RpcError::invalid_request(format!(
@@ -161,7 +195,7 @@ async fn route(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
         ));
         return refuse(StatusCode::NOT_FOUND, None, &error);
     };
-    let table = node.table();
+    let table = doors.node.table();
     if table.snapshot.generation == 0 {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, None, &RpcError::not_ready());
     }
@@ -169,7 +203,7 @@ async fn route(node: Arc<Node>, request: Request<Incoming>) -> Response<Body> {
         let error = RpcError::invalid_request(format!("there is no gateway {name:?} on this node"));
         return refuse(StatusCode::NOT_FOUND, None, &error);
     };
-    let door = Door { principal: node.anonymous.clone(), node, table, view };
+    let door = Door { principal: doors.anonymous.clone(), node: doors.node.clone(), doors, table, view };
     match *request.method() {
         HttpMethod::POST => post(door, request).await,
         HttpMethod::GET => legacy::get(door, request.headers()),

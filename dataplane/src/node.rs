@@ -1,5 +1,5 @@
-//! Everything the doors of a node share: the snapshot in service with its
-//! upstreams, the sealing keys, the sessions, the tasks.
+//! What a node has in service: the snapshot with its upstreams, the sealing keys,
+//! the tasks. It knows nothing of doors.
 //!
 //! A call loads the [`Table`] once and passes it down, so it never sees two
 //! configurations. Only [`Node::install`] changes the table.
@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    downstream::{Meters, session::Sessions},
     seal::KeyRing,
     snapshot::Snapshot,
     upstream::{Shared, Upstream},
@@ -21,17 +20,6 @@ use crate::{
 
 /// How long an upstream that is no longer configured may finish its calls.
 pub const UPSTREAM_DRAIN_MAX: Duration = Duration::from_secs(30);
-
-/// What a node is told at its start.
-#[derive(Clone, Debug, Default)]
-pub struct NodeOptions {
-    pub node_id: String,
-    /// Hosts that clients may name besides loopback's; `*` is any. In lower
-    /// case, without a port.
-    pub allowed_hosts: Vec<String>,
-    /// Origins that browsers may come from besides loopback's; `*` is any.
-    pub allowed_origins: Vec<String>,
-}
 
 /// A snapshot and the upstreams that serve it.
 #[derive(Default)]
@@ -46,15 +34,10 @@ impl Table {
     }
 }
 
-/// What the doors share.
+/// What a node has in service.
 pub struct Node {
-    pub options: NodeOptions,
-    pub sessions: Sessions,
     pub tracker: TaskTracker,
     pub shutdown: CancellationToken,
-    pub meters: Arc<Meters>,
-    /// Who everybody is until authentication says more.
-    pub anonymous: Arc<str>,
     table: ArcSwap<Table>,
     in_service: watch::Sender<(u64, u64)>,
     keys: ArcSwap<KeyRing>,
@@ -65,13 +48,9 @@ pub struct Node {
 impl Node {
     /// A node with nothing in service. Until [`set_keys`](Self::set_keys) it
     /// seals with a key of its own that no other node opens.
-    pub fn new(options: NodeOptions, tracker: TaskTracker, shutdown: CancellationToken) -> Arc<Self> {
+    pub fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
-            sessions: Sessions::new(&options.node_id),
             upstream_shared: Shared::new(tracker.clone(), shutdown.clone()),
-            meters: Meters::new(),
-            anonymous: "anonymous".into(),
-            options,
             tracker,
             shutdown,
             table: ArcSwap::default(),

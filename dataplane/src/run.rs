@@ -38,10 +38,10 @@ use crate::{
         client::{self, Target},
         machine::Machine,
     },
-    downstream,
+    downstream::{self, DoorOptions},
     link::Link,
     lister::{self, Catalogs, Leases},
-    node::{Node, NodeOptions},
+    node::Node,
 };
 
 /// How long processes and connections may take to end, after the calls have.
@@ -87,7 +87,7 @@ pub async fn run(
     // Also when this future is dropped: the control thread must not outlive it.
     let _stops = stop.clone().drop_guard();
     let tracker = TaskTracker::new();
-    let node = Node::new(node_options(&options), tracker.clone(), stop.clone());
+    let node = Node::new(tracker.clone(), stop.clone());
     let (keep, kept) = Keep::channel();
     let serving = Arc::new(AtomicBool::new(false));
     let target = Target { node: node.clone(), calls: Handle::current(), keep, serving: serving.clone() };
@@ -97,6 +97,7 @@ pub async fn run(
     let (leases, leased) = watch::channel(Leases::new());
     let discovery = Connector::new("discovery", options.control.clone());
     let admin = Admin {
+        node_id: options.node_id.clone(),
         node: node.clone(),
         serving,
         contact: discovery.contact(),
@@ -115,7 +116,8 @@ pub async fn run(
     let mut control = start_control(parts, stop.clone())?;
 
     let mut calls = JoinSet::new();
-    let doors = calls.spawn(downstream::serve(node.clone(), clients, shutdown.clone()));
+    let doors =
+        calls.spawn(downstream::serve(node.clone(), door_options(&options), clients, shutdown.clone()));
     let listing = lister::run(node, leased, catalogs, stop.clone());
     calls.spawn(async move {
         listing.await;
@@ -279,8 +281,8 @@ fn rehome(listener: TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener.into_std()?)
 }
 
-fn node_options(options: &Options) -> NodeOptions {
-    NodeOptions {
+fn door_options(options: &Options) -> DoorOptions {
+    DoorOptions {
         node_id: options.node_id.clone(),
         allowed_hosts: options.allowed_hosts.clone(),
         allowed_origins: options.allowed_origins.clone(),

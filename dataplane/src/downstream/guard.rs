@@ -6,13 +6,14 @@
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 
-use crate::{mcp::RpcError, node::NodeOptions};
+use super::DoorOptions;
+use crate::mcp::RpcError;
 
 /// Refuses foreign hosts and origins. Gives back the origin that CORS must name.
 ///
 /// # Errors
 /// What the client is told, with HTTP 403.
-pub fn check(options: &NodeOptions, headers: &HeaderMap, uri: &Uri) -> Result<Option<HeaderValue>, RpcError> {
+pub fn check(options: &DoorOptions, headers: &HeaderMap, uri: &Uri) -> Result<Option<HeaderValue>, RpcError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next(), uri.authority()) {
         // HTTP/2 has the authority in its head; an absolute URI names it too.
@@ -89,7 +90,7 @@ fn is_loopback(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn verdict(host: &str, origin: Option<&str>, options: &NodeOptions) -> bool {
+    fn verdict(host: &str, origin: Option<&str>, options: &DoorOptions) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
         if let Some(origin) = origin {
@@ -100,7 +101,7 @@ mod tests {
 
     #[test]
     fn only_loopback_and_listed_hosts_are_served() {
-        let options = NodeOptions { allowed_hosts: vec!["mcp.example".into()], ..NodeOptions::default() };
+        let options = DoorOptions { allowed_hosts: vec!["mcp.example".into()], ..DoorOptions::default() };
         for host in ["localhost", "LOCALHOST:1", "127.0.0.1:3001", "[::1]", "[::1]:3001", "mcp.example:443"] {
             assert!(verdict(host, None, &options), "{host}");
         }
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn only_local_and_listed_pages_may_ask() {
         let options =
-            NodeOptions { allowed_origins: vec!["https://ui.example".into()], ..NodeOptions::default() };
+            DoorOptions { allowed_origins: vec!["https://ui.example".into()], ..DoorOptions::default() };
         for origin in ["http://localhost:5173", "https://127.0.0.1", "http://[::1]:80", "https://ui.example"]
         {
             assert!(verdict("localhost", Some(origin), &options), "{origin}");
@@ -153,6 +154,6 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(header::HOST, HeaderValue::from_static("localhost"));
         headers.append(header::HOST, HeaderValue::from_static("evil.example"));
-        assert!(check(&NodeOptions::default(), &headers, &Uri::from_static("/mcp")).is_err());
+        assert!(check(&DoorOptions::default(), &headers, &Uri::from_static("/mcp")).is_err());
     }
 }

@@ -67,7 +67,7 @@ fn initialize(door: &Door, request: &Request) -> Response<Body> {
         Ok(asked) => asked,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, Some(&request.id), &error),
     };
-    let opened = door.node.sessions.open(
+    let opened = door.doors.sessions.open(
         &door.node.keys(),
         &door.view.gateway.name,
         &door.principal,
@@ -119,7 +119,7 @@ fn token(head: &HeaderMap) -> Result<&str, Refusal> {
 
 fn session(door: &Door, head: &HeaderMap) -> Result<Arc<Session>, Refusal> {
     let token = token(head)?;
-    let found = door.node.sessions.find(&door.node.keys(), &door.view.gateway.name, &door.principal, token);
+    let found = door.doors.sessions.find(&door.node.keys(), &door.view.gateway.name, &door.principal, token);
     found.map_err(|error| match error {
         SessionError::Full => Refusal::Full,
         SessionError::Unknown | SessionError::TooLarge => Refusal::Unknown,
@@ -129,7 +129,7 @@ fn session(door: &Door, head: &HeaderMap) -> Result<Arc<Session>, Refusal> {
 /// Answers a request: JSON if the answer comes first, else a stream.
 async fn call(door: Door, session: Arc<Session>, request: Request) -> Response<Body> {
     let (id, version, began) = (request.id.clone(), session.client.version, Instant::now());
-    let (node, meters) = (door.node.clone(), door.node.meters.clone());
+    let (node, doors) = (door.node.clone(), door.doors.clone());
     let Some((mut task, mut from_call)) = start(&door, &session, request) else {
         let error =
             RpcError::invalid_request("a request with this id is under way, or too many requests are");
@@ -149,7 +149,7 @@ async fn call(door: Door, session: Arc<Session>, request: Request) -> Response<B
                 if let Ok(Some(answer)) = task.await {
                     let (message, ok) = reply::message(&id, version, &answer);
                     pump.stream.push(&message).await;
-                    meters.answered(Era::Legacy, ok, began.elapsed());
+                    doors.meters.answered(Era::Legacy, ok, began.elapsed());
                 }
                 pump.stream.finish();
             });
@@ -161,7 +161,7 @@ async fn call(door: Door, session: Arc<Session>, request: Request) -> Response<B
                     session.ended.cancel();
                 }
                 let (body, ok) = reply::message(&id, version, &answer);
-                meters.answered(Era::Legacy, ok, began.elapsed());
+                doors.meters.answered(Era::Legacy, ok, began.elapsed());
                 reply::json(reply::status(version, &answer), body)
             }
             // Cancelled by the client, which expects no answer, or by the end of the session.
@@ -343,7 +343,7 @@ pub async fn post_batch(door: Door, head: &HeaderMap, body: Bytes) -> Response<B
         Ok(messages) => messages,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, None, &RpcError::from(&error)),
     };
-    door.node.meters.batch_messages.increment(messages.len() as u64);
+    door.doors.meters.batch_messages.increment(messages.len() as u64);
     let version = session.client.version;
     let mut running = Vec::new();
     let mut answers: Vec<Bytes> = Vec::new();
@@ -413,7 +413,7 @@ pub fn delete(door: Door, head: &HeaderMap) -> Response<Body> {
     let found = token(head).and_then(|token| session(&door, head).map(|session| (token, session)));
     match found {
         Ok((token, session)) => {
-            door.node.sessions.end(token);
+            door.doors.sessions.end(token);
             close_upstream(&door.node, &session);
             reply::empty(StatusCode::NO_CONTENT)
         }

@@ -1,6 +1,6 @@
 //! What the doors count. Handles are registered once, when the node starts.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -18,13 +18,13 @@ pub struct Meters {
 
 impl Meters {
     /// Registers with the recorder that is installed now.
-    pub fn new() -> Arc<Self> {
+    pub fn new() -> Self {
         let era = |era| match era {
             Era::Legacy => "legacy",
             Era::Modern => "modern",
         };
         let eras = [Era::Legacy, Era::Modern];
-        Arc::new(Self {
+        Self {
             connections: gauge!("mt_downstream_connections"),
             sessions: gauge!("mt_downstream_sessions"),
             batch_messages: counter!("mt_downstream_batch_messages_total"),
@@ -34,7 +34,7 @@ impl Meters {
                 )
             }),
             seconds: eras.map(|e| histogram!("mt_downstream_request_seconds", "era" => era(e))),
-        })
+        }
     }
 
     /// Counts a request that has been answered.

@@ -11,9 +11,8 @@ use http::{HeaderMap, Response, StatusCode};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    Door,
+    Door, Doors,
     body::Body,
-    meters::Meters,
     reply::{self, refuse},
     stream::KEEP_ALIVE_EVERY,
 };
@@ -98,14 +97,14 @@ struct Running {
     call: Option<BoxFuture<'static, Result<Answer, CallError>>>,
     from_call: mpsc::Receiver<ToClient>,
     first: Option<ToClient>,
-    meters: Arc<Meters>,
+    doors: Arc<Doors>,
     began: Instant,
 }
 
 /// Runs a call: a JSON response if the answer comes first, else a stream.
 async fn run(door: Door, call: Call) -> Response<Body> {
     let (id, version, began) = (call.id.clone(), call.client.version, Instant::now());
-    let meters = door.node.meters.clone();
+    let doors = door.doors.clone();
     let (caller, mut from_call) = Caller::channel();
     let mut running: BoxFuture<'static, _> = Box::pin(async move {
         let Door { node, table, view, .. } = door;
@@ -115,14 +114,14 @@ async fn run(door: Door, call: Call) -> Response<Body> {
         biased;
         // What was said before the answer goes before it.
         Some(first) = from_call.recv() => {
-            let running = Running { id, version, call: Some(running), from_call, first: Some(first), meters, began };
+            let running = Running { id, version, call: Some(running), from_call, first: Some(first), doors, began };
             reply::events(Body::stream(stream::unfold(running, |mut running| async move {
                 running.next().await.map(|chunk| (chunk, running))
             })))
         }
         answer = &mut running => {
             let (body, ok) = reply::message(&id, version, &answer);
-            meters.answered(Era::Modern, ok, began.elapsed());
+            doors.meters.answered(Era::Modern, ok, began.elapsed());
             reply::json(reply::status(version, &answer), body)
         }
     }
@@ -152,7 +151,7 @@ impl Running {
     fn finish(&mut self, answer: &Result<Answer, CallError>) -> Bytes {
         self.call = None;
         let (message, ok) = reply::message(&self.id, self.version, answer);
-        self.meters.answered(Era::Modern, ok, self.began.elapsed());
+        self.doors.meters.answered(Era::Modern, ok, self.began.elapsed());
         let mut out = Vec::new();
         // The call has ended, but may have left words behind.
         while let Ok(said) = self.from_call.try_recv() {

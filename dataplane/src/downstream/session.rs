@@ -255,15 +255,6 @@ impl Sessions {
     pub fn len(&self) -> usize {
         self.by_token.len()
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.by_token.is_empty()
-    }
-
-    /// Every session that has a record here.
-    pub fn all(&self) -> Vec<Arc<Session>> {
-        self.by_token.iter().map(|entry| entry.value().clone()).collect()
-    }
 }
 
 impl Session {
