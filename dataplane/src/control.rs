@@ -99,6 +99,13 @@ impl Connector {
         }
     }
 
+    /// Another node took the stream's place. Whoever is right, the two must
+    /// not chase each other.
+    pub fn displaced(&mut self) -> Duration {
+        self.lost("another node has the same id");
+        BACKOFF_MAX.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+    }
+
     /// The attempt or the stream has ended: says why, and how long to pause.
     pub fn lost(&mut self, reason: &str) -> Duration {
         let now = Instant::now();

@@ -31,8 +31,14 @@ pub mod upstream;
 pub use config::Options;
 pub use run::{Bound, Error, run};
 
-/// An error with its causes, for the log.
+/// An error with its causes, for the log. What a cause repeats is said once.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

@@ -17,6 +17,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tracing::{debug, warn};
 
 use mt_proto::{
@@ -64,7 +65,7 @@ enum Ended {
     Connect(#[from] tonic::transport::Error),
     #[error("the stream was not accepted within {OPEN_TIMEOUT:?}")]
     NotAccepted,
-    #[error("the stream failed: {0}")]
+    #[error("the stream failed: {}", .0.message())]
     Failed(#[from] tonic::Status),
     #[error("the control plane closed the stream")]
     Closed,
@@ -76,12 +77,11 @@ impl Link {
     /// Stays registered until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
-            let reason = match self.session(&shutdown).await {
+            let pause = match self.session(&shutdown).await {
                 Ended::Shutdown => return,
-                Ended::Connect(error) => crate::chain(&error),
-                other => other.to_string(),
+                Ended::Failed(status) if status.code() == Code::AlreadyExists => self.connector.displaced(),
+                ended => self.connector.lost(&crate::chain(&ended)),
             };
-            let pause = self.connector.lost(&reason);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}

@@ -19,6 +19,7 @@ mod tools;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
 use clap::{Args, Parser, Subcommand};
 use rmcp::ServiceExt as _;
 use rmcp::transport::StreamableHttpServerConfig;
@@ -94,6 +95,8 @@ async fn serve_http(http: Http, shared: Arc<Shared>) -> anyhow::Result<()> {
     let router = axum::Router::new().nest_service("/mcp", service);
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", http.port)).await.context("listen")?;
     println!("listening on http://{}/mcp", listener.local_addr().context("read the listening address")?);
+    // A small event must not wait for the acknowledgment of the one before.
+    let listener = listener.tap_io(|socket| _ = socket.set_nodelay(true));
     let serving = axum::serve(listener, router);
     tokio::select! {
         served = serving.into_future() => served.context("serve"),

@@ -17,6 +17,7 @@ use metrics::counter;
 use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tracing::{info, warn};
 
 use mt_proto::{
@@ -97,7 +98,7 @@ enum Ended {
     Connect(#[from] tonic::transport::Error),
     #[error("the stream was not accepted within {OPEN_TIMEOUT:?}")]
     NotAccepted,
-    #[error("the stream failed: {0}")]
+    #[error("the stream failed: {}", .0.message())]
     Failed(#[from] tonic::Status),
     #[error("the control plane closed the stream")]
     Closed,
@@ -119,13 +120,12 @@ pub async fn run(
     loop {
         let ended = session(&mut machine, &target, &mut connector, &shutdown).await;
         machine.disconnected();
-        let reason = match ended {
-            Ended::Shutdown => return,
-            Ended::Connect(error) => crate::chain(&error),
-            other => other.to_string(),
-        };
         counter!("mt_discovery_streams_ended_total").increment(1);
-        let pause = connector.lost(&reason);
+        let pause = match ended {
+            Ended::Shutdown => return,
+            Ended::Failed(status) if status.code() == Code::AlreadyExists => connector.displaced(),
+            ended => connector.lost(&crate::chain(&ended)),
+        };
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}

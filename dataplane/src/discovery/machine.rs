@@ -2,7 +2,8 @@
 //!
 //! Nothing here sleeps, reads a clock or touches a socket: `client.rs` feeds
 //! responses in and carries the actions out, in order. So every interleaving of
-//! pushes, refusals and lost streams is a unit test. Rules: docs/discovery.md.
+//! pushes, refusals and lost streams is a unit test. Rules by number:
+//! docs/discovery.md.
 //!
 //! A push is staged beside what is in service until its marker has come and its
 //! hash agrees; then it is applied whole, and only after that acknowledged. What
@@ -132,7 +133,7 @@ impl Machine {
         self.in_service.as_ref()
     }
 
-    /// There is a new stream. The one before it, if any, is gone.
+    /// R18: there is a new stream. The one before it, if any, is gone.
     pub fn connected(&mut self) -> Vec<Action> {
         self.disconnected();
         let next = match self.stream {
@@ -146,7 +147,7 @@ impl Machine {
         self.subscribe(next)
     }
 
-    /// The stream is gone. What was staged is dropped; what is being applied
+    /// R14: the stream is gone. What was staged is dropped; what is being applied
     /// goes on, and is not acknowledged.
     pub fn disconnected(&mut self) {
         self.stream = match self.stream {
@@ -178,7 +179,7 @@ impl Machine {
         }
     }
 
-    /// How the last [`Action::Apply`] went.
+    /// R16: how the last [`Action::Apply`] went.
     pub fn applied(&mut self, result: Result<(), Vec<Refusal>>) -> Vec<Action> {
         let Push::Applying { view, nonce } = std::mem::replace(&mut self.push, Push::None) else {
             debug_assert!(false, "nothing is being applied");
@@ -227,11 +228,11 @@ impl Machine {
         let (version, nonce) = (response.system_version_info.clone(), response.nonce.clone());
         let mut stage = match std::mem::replace(&mut self.push, Push::None) {
             Push::Staging(stage) if stage.version == version => stage,
-            // A push with another version takes the place of one that never ended.
+            // R14: a push with another version takes the place of one that never ended.
             Push::Staging(_) | Push::None => Stage::new(version),
             applying @ Push::Applying { .. } => {
                 self.push = applying;
-                return Err(Broken::Overlap);
+                return Err(Broken::Overlap); // R8
             }
         };
         let Some(marker) = stage.take(response)? else {
@@ -311,7 +312,7 @@ impl Stage {
         self.refusals.push(Refusal { resource: name.to_owned(), reason });
     }
 
-    /// The view that this push makes of `base`, if it is the one that the
+    /// R15: the view that this push makes of `base`, if it is the one that the
     /// marker means, and what of it cannot be read.
     pub(crate) fn complete(self, base: &View, marker: &Marker) -> Result<(View, Vec<Refusal>), Broken> {
         let mut entries = base.entries.clone();
@@ -348,7 +349,7 @@ fn read_marker(resource: &Resource) -> Option<Marker> {
 fn take_facts(response: DeltaDiscoveryResponse) -> Vec<Action> {
     let mut actions = vec![];
     let mut refusals = vec![];
-    // A fact that is gone keeps holding until another takes its place.
+    // R10: a fact that is gone keeps holding until another takes its place.
     for resource in response.resources {
         match discovery::unpack_fact(resource.resource.as_ref()) {
             Ok(fact) => actions.push(Action::Fact(fact)),

@@ -1,10 +1,15 @@
 //! Keeps the listing of one backend current: lists, listens for changes, and
 //! looks again from time to time, because a change may have been missed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use metrics::counter;
 use serde::Deserialize;
 use tokio::{
@@ -70,6 +75,7 @@ pub(super) async fn run(upstream: Arc<Upstream>, catalogs: Catalogs) {
         catalogs,
         events,
         ids: IdCounter::default(),
+        hints: AtomicU8::new(0),
         hinted: Notify::new(),
         listening: watch::Sender::new(None),
     };
@@ -81,13 +87,20 @@ pub(super) async fn run(upstream: Arc<Upstream>, catalogs: Catalogs) {
     );
 }
 
+/// A good listing: what the backend is and has, in the order of [`List::ALL`].
+struct Known {
+    facts: ServerFacts,
+    lists: [Vec<Bytes>; 4],
+}
+
 struct Worker {
     upstream: Arc<Upstream>,
     catalogs: Catalogs,
     /// Where the upstream sends `list_changed` of any of its legs.
     events: Caller,
     ids: IdCounter,
-    /// Something may have changed.
+    /// What may have changed: lists, as [`bit`]s, or everything ([`ANEW`]).
+    hints: AtomicU8,
     hinted: Notify,
     /// Who subscribes to changes; none where they come by themselves, or never.
     listening: watch::Sender<Option<Arc<Client>>>,
@@ -96,39 +109,47 @@ struct Worker {
 impl Worker {
     async fn keep_listed(&self) {
         let mut failures = 0;
-        let mut facts = None;
+        let mut known = None;
         loop {
             let began = Instant::now();
-            let pause = match self.list(&mut facts).await {
-                Ok(listed) => {
+            // Whatever was said until now, the listing that follows sees it.
+            let hints = self.hints.swap(0, Ordering::AcqRel);
+            let pause = match self.list(known.take(), hints).await {
+                Ok(listing) => {
                     failures = 0;
-                    self.found(listed);
+                    self.found(&listing);
+                    known = Some(listing);
                     RELIST_INTERVAL
                 }
                 Err(failed) => {
                     failures += 1;
-                    facts = None;
                     self.failed(&failed);
                     backoff(failures, rand::random())
                 }
             };
             tokio::select! {
-                () = sleep(pause) => facts = None,
-                () = self.hinted.notified() => {
-                    sleep_until(began + REFRESH_INTERVAL).await;
-                    // Whatever was said until now, the listing that follows sees it.
-                    _ = self.hinted.notified().now_or_never();
-                }
+                () = sleep(pause) => known = None,
+                () = self.hinted.notified() => sleep_until(began + REFRESH_INTERVAL).await,
             }
         }
     }
 
-    fn found(&self, listed: Listed) {
+    fn found(&self, listing: &Known) {
         counter!("mt_lister_listings_total", "outcome" => "ok").increment(1);
         let backend = &self.upstream.config().name;
-        let (tools, prompts, resources) =
-            (listed.catalog.tools.len(), listed.catalog.prompts.len(), listed.catalog.resources.len());
+        let [tools, prompts, resources, resource_templates] = listing.lists.clone();
+        let counts = (tools.len(), prompts.len(), resources.len());
+        let listed = Listed::new(Catalog {
+            backend: backend.to_string(),
+            server: Some(listing.facts.clone()),
+            tools,
+            prompts,
+            resources,
+            resource_templates,
+            parts: 1,
+        });
         if self.catalogs.found(backend, listed) {
+            let (tools, prompts, resources) = counts;
             info!(%backend, tools, prompts, resources, "listed");
         }
     }
@@ -141,50 +162,41 @@ impl Worker {
         }
     }
 
-    /// `facts` are asked for where they are not known.
-    async fn list(&self, facts: &mut Option<ServerFacts>) -> Result<Listed, Failed> {
+    /// Lists everything, or only what the hints say, where the rest is known.
+    async fn list(&self, known: Option<Known>, hints: u8) -> Result<Known, Failed> {
         let limit = LISTING_TIMEOUT + start_time(self.upstream.config());
-        let known = match facts {
-            Some(known) => known,
-            None => {
+        let (mut known, hints) = match known {
+            Some(known) if hints != ANEW => (known, hints),
+            _ => {
                 let limit = PROBE_TIMEOUT + limit;
-                facts.insert(timeout(limit, self.upstream.probe()).await.map_err(|_| Failed::Slow(limit))??)
+                let facts =
+                    timeout(limit, self.upstream.probe()).await.map_err(|_| Failed::Slow(limit))??;
+                (Known { facts, lists: Default::default() }, ALL_LISTS)
             }
         };
-        let client = self.client(known);
-        let capabilities = match client.version.era() {
-            Era::Legacy => &known.legacy_capabilities,
-            Era::Modern => &known.modern_capabilities,
-        };
-        let declared = Declared::read(capabilities);
+        let client = self.client(&known.facts);
+        let declared = Declared::read(match client.version.era() {
+            Era::Legacy => &known.facts.legacy_capabilities,
+            Era::Modern => &known.facts.modern_capabilities,
+        });
         let entries = async {
-            let mut lists = [vec![], vec![], vec![], vec![]];
-            for (list, entries) in List::ALL.into_iter().zip(&mut lists) {
-                if declared.has(list) {
+            for (list, entries) in List::ALL.into_iter().zip(&mut known.lists) {
+                if hints & bit(list) != 0 && declared.has(list) {
                     *entries = self.pages(list, &client, Instant::now() + limit).await?;
                 }
             }
-            Ok::<_, Failed>(lists)
+            Ok::<_, Failed>(())
         };
-        let [tools, prompts, resources, resource_templates] =
-            timeout(limit, entries).await.map_err(|_| Failed::Slow(limit))??;
+        timeout(limit, entries).await.map_err(|_| Failed::Slow(limit))??;
         let listens = client.version.era() == Era::Modern && declared.tells_changes();
         self.listening.send_if_modified(|who| {
             let changes = who.is_some() != listens;
             if changes {
-                *who = listens.then(|| client.clone());
+                *who = listens.then_some(client);
             }
             changes
         });
-        Ok(Listed::new(Catalog {
-            backend: self.upstream.config().name.to_string(),
-            server: Some(known.clone()),
-            tools,
-            prompts,
-            resources,
-            resource_templates,
-            parts: 1,
-        }))
+        Ok(known)
     }
 
     async fn pages(&self, list: List, client: &Arc<Client>, deadline: Instant) -> Result<Vec<Bytes>, Failed> {
@@ -263,9 +275,14 @@ impl Worker {
     }
 
     fn look_at(&self, message: &ToClient) {
-        if let ToClient::Notify(message) = message
-            && is_change(message)
-        {
+        if let ToClient::Notify(message) = message {
+            self.hint(changed_lists(message));
+        }
+    }
+
+    fn hint(&self, lists: u8) {
+        if lists != 0 {
+            self.hints.fetch_or(lists, Ordering::AcqRel);
             self.hinted.notify_one();
         }
     }
@@ -277,7 +294,7 @@ impl Worker {
         loop {
             match &*state.borrow_and_update() {
                 UpstreamState::Unavailable { .. } | UpstreamState::NeedsAuth => was_down = true,
-                UpstreamState::Ready if std::mem::take(&mut was_down) => self.hinted.notify_one(),
+                UpstreamState::Ready if std::mem::take(&mut was_down) => self.hint(ANEW),
                 _ => {}
             }
             if state.changed().await.is_err() {
@@ -316,7 +333,7 @@ impl Worker {
             };
             sleep(pause).await;
             // What changed meanwhile was not told.
-            self.hinted.notify_one();
+            self.hint(ALL_LISTS);
         }
     }
 }
@@ -370,14 +387,29 @@ impl RpcHead {
     }
 }
 
-/// Whether a list of the backend has changed.
-fn is_change(message: &Bytes) -> bool {
+const ALL_LISTS: u8 = 0b1111;
+/// Besides the lists: nothing that was known of the backend is certain any more.
+const ANEW: u8 = 0b1_0000 | ALL_LISTS;
+
+fn bit(list: List) -> u8 {
+    match list {
+        List::Tools => 1,
+        List::Prompts => 2,
+        List::Resources => 4,
+        List::ResourceTemplates => 8,
+    }
+}
+
+/// Which lists a message says have changed, as bits.
+fn changed_lists(message: &Bytes) -> u8 {
     match Message::parse(message.clone(), Limits::BACKEND) {
-        Ok(Message::Notification(told)) => matches!(
-            told.method,
-            Method::ToolsListChanged | Method::PromptsListChanged | Method::ResourcesListChanged
-        ),
-        _ => false,
+        Ok(Message::Notification(told)) => match told.method {
+            Method::ToolsListChanged => bit(List::Tools),
+            Method::PromptsListChanged => bit(List::Prompts),
+            Method::ResourcesListChanged => bit(List::Resources) | bit(List::ResourceTemplates),
+            _ => 0,
+        },
+        _ => 0,
     }
 }
 
@@ -438,15 +470,15 @@ mod tests {
 
     #[test]
     fn a_change_of_a_list_is_a_hint_and_other_messages_are_not() {
-        for (method, hint) in [
-            ("notifications/tools/list_changed", true),
-            ("notifications/prompts/list_changed", true),
-            ("notifications/resources/list_changed", true),
-            ("notifications/resources/updated", false),
-            ("notifications/message", false),
+        for (method, lists) in [
+            ("notifications/tools/list_changed", 0b0001),
+            ("notifications/prompts/list_changed", 0b0010),
+            ("notifications/resources/list_changed", 0b1100),
+            ("notifications/resources/updated", 0),
+            ("notifications/message", 0),
         ] {
             let message = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{}}}}"#);
-            assert_eq!(is_change(&message.into()), hint, "{method}");
+            assert_eq!(changed_lists(&message.into()), lists, "{method}");
         }
     }
 
