@@ -123,7 +123,7 @@ impl KeyRing {
             return Err(OpenError::Malformed);
         }
         let (id, text) = sealed.split_once('.').ok_or(OpenError::Malformed)?;
-        let id = u32::from_str_radix(id, 16).map_err(|_| OpenError::Malformed)?;
+        let id = key_id(id).ok_or(OpenError::Malformed)?;
         let mut bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| OpenError::Malformed)?;
         if bytes.len() < NONCE_LEN + MAX_TAG_LEN {
             return Err(OpenError::Malformed);
@@ -158,6 +158,14 @@ impl fmt::Debug for KeyRing {
     }
 }
 
+/// Reads an id only in the one form that is written, so that a sealed text has
+/// no second spelling and may serve as a key.
+fn key_id(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let padded = text.len() > 1 && text.starts_with('0');
+    u32::from_str_radix(text, 16).ok().filter(|_| digits && !padded)
+}
+
 fn bind(purpose: Purpose, aad: &[u8]) -> Aad<Vec<u8>> {
     let mut bound = Vec::with_capacity(1 + aad.len());
     bound.push(purpose as u8);
@@ -187,6 +195,18 @@ mod tests {
         assert_eq!(ring.open(Purpose::Cursor, b"alice", &sealed), Err(OpenError::Forged));
         assert_eq!(KeyRing::ephemeral().open(Purpose::Session, b"alice", &sealed), Err(OpenError::Forged));
         assert_ne!(ring.seal(Purpose::Session, b"alice", b"secret"), sealed);
+    }
+
+    #[test]
+    fn a_sealed_text_has_one_spelling() {
+        let ring = ring(&[10]);
+        let sealed = ring.seal(Purpose::Session, b"", b"x");
+        assert!(ring.open(Purpose::Session, b"", &sealed).is_ok());
+        for other in
+            [format!("0{sealed}"), format!("+{sealed}"), sealed.replacen('a', "A", 1), format!("{sealed}=")]
+        {
+            assert_eq!(ring.open(Purpose::Session, b"", &other), Err(OpenError::Malformed), "{other}");
+        }
     }
 
     #[test]

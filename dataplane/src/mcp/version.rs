@@ -7,7 +7,6 @@ use std::fmt;
 
 /// A dated revision. Ordered by date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(non_camel_case_types, reason = "the names are dates")]
 pub enum ProtocolVersion {
     V2024_11_05,
     V2025_03_26,
