@@ -327,3 +327,139 @@ fn join_instructions(members: &[(&Member, Arc<Catalog>)]) -> Option<String> {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mt_proto::{
+        pb::{
+            discovery::{Catalog as CatalogPb, ServerFacts},
+            resource as pb,
+        },
+        resource::{Key, Kind, ResourceSet},
+    };
+
+    use super::*;
+
+    fn backend(set: &mut ResourceSet, name: &str) {
+        let http = pb::HttpTransport { url: "http://127.0.0.1:1/mcp".into(), ..Default::default() };
+        let spec = pb::Backend { transport: Some(pb::backend::Transport::Http(http)), ..Default::default() };
+        put(set, Kind::Backend, name, pb::resource::Spec::Backend(spec));
+    }
+
+    fn put(set: &mut ResourceSet, kind: Kind, name: &str, spec: pb::resource::Spec) {
+        let metadata = Some(pb::Metadata { name: name.into(), ..Default::default() });
+        let key = Key::new(kind, name.parse().unwrap());
+        set.insert(key, Arc::new(pb::Resource { metadata, spec: Some(spec) }));
+    }
+
+    fn catalog(tools: &[&str], resources: &[&str], capabilities: &'static str) -> Arc<Catalog> {
+        Arc::new(Catalog::new(CatalogPb {
+            server: Some(ServerFacts {
+                legacy_capabilities: Bytes::from_static(capabilities.as_bytes()),
+                ..Default::default()
+            }),
+            tools: tools.iter().map(|name| Bytes::from(format!(r#"{{"x":1E2,"name":"{name}"}}"#))).collect(),
+            resources: resources.iter().map(|uri| Bytes::from(format!(r#"{{"uri":"{uri}"}}"#))).collect(),
+            ..Default::default()
+        }))
+    }
+
+    fn member(backend: &str) -> pb::Member {
+        pb::Member { source: Some(pb::member::Source::Backend(backend.into())), ..Default::default() }
+    }
+
+    /// A view of two backends, `a` and `b`.
+    fn view(gateway: pb::Gateway, a: Arc<Catalog>, b: Arc<Catalog>) -> GatewayView {
+        let mut set = ResourceSet::default();
+        backend(&mut set, "a");
+        backend(&mut set, "b");
+        put(&mut set, Kind::Gateway, "default", pb::resource::Spec::Gateway(gateway));
+        let config = set.compile().unwrap();
+        let catalogs = [("a", a), ("b", b)].map(|(name, c)| (name.parse().unwrap(), c)).into();
+        GatewayView::new(&config.gateways["default"], &config, &catalogs)
+    }
+
+    fn page(view: &GatewayView, kind: ListKind, number: usize) -> &str {
+        std::str::from_utf8(&view.list(kind).pages[number]).unwrap()
+    }
+
+    #[test]
+    fn names_get_the_template_and_every_other_byte_stays() {
+        let gateway = pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
+        let view = view(gateway, catalog(&["t"], &[], "{}"), catalog(&["t"], &[], "{}"));
+        assert_eq!(page(&view, ListKind::Tools, 0), r#"[{"x":1E2,"name":"a_t"},{"x":1E2,"name":"b_t"}]"#);
+        let target = Target { backend: "b".parse().unwrap(), own: "t".into() };
+        assert_eq!(view.tools.get("b_t"), Some(&target));
+    }
+
+    #[test]
+    fn on_a_clash_the_earlier_member_wins_and_the_loser_is_known() {
+        let gateway = pb::Gateway {
+            members: vec![member("b"), member("a")],
+            tool_name: "{tool}".into(),
+            ..Default::default()
+        };
+        let view = view(gateway, catalog(&["t"], &[], "{}"), catalog(&["t"], &[], "{}"));
+        assert_eq!(view.tools["t"].backend.as_str(), "b");
+        assert_eq!(view.clashes.len(), 1);
+        assert_eq!(view.clashes[0].loser.as_str(), "a");
+    }
+
+    #[test]
+    fn globs_choose_and_renames_replace_the_template() {
+        let mut a = member("a");
+        a.include = vec!["get_*".into(), "x".into()];
+        a.exclude = vec!["*_secret".into()];
+        a.rename = [("x".to_owned(), "better".to_owned())].into();
+        let gateway = pb::Gateway { members: vec![a], ..Default::default() };
+        let offered = catalog(&["get_one", "get_secret", "put", "x"], &[], "{}");
+        let view = view(gateway, offered, catalog(&[], &[], "{}"));
+        let mut names: Vec<_> = view.tools.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["a_get_one", "better"]);
+    }
+
+    #[test]
+    fn uris_are_wrapped_only_where_two_members_serve_resources() {
+        let gateway = pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
+        let one = view(gateway.clone(), catalog(&[], &["f:x"], "{}"), catalog(&["t"], &[], "{}"));
+        assert_eq!(page(&one, ListKind::Resources, 0), r#"[{"uri":"f:x"}]"#);
+        assert_eq!(one.resource("any:thing").unwrap().backend.as_str(), "a");
+        let two = view(gateway, catalog(&[], &["f:x"], "{}"), catalog(&[], &[], r#"{"resources":{}}"#));
+        assert_eq!(page(&two, ListKind::Resources, 0), r#"[{"uri":"mt+a+f:x"}]"#);
+        assert_eq!(two.resource("mt+b+f:y").unwrap().own, "f:y");
+        assert_eq!(two.resource("f:x"), None);
+    }
+
+    #[test]
+    fn long_lists_have_pages_and_a_change_anywhere_changes_the_digest() {
+        let gateway = pb::Gateway { members: vec![member("a")], page_size: 2, ..Default::default() };
+        let nothing = || catalog(&[], &[], "{}");
+        let before = view(gateway.clone(), catalog(&["1", "2", "3"], &[], "{}"), nothing());
+        assert_eq!(before.list(ListKind::Tools).pages.len(), 2);
+        assert_eq!(page(&before, ListKind::Prompts, 0), "[]");
+        let same = view(gateway.clone(), catalog(&["1", "2", "3"], &[], "{}"), nothing());
+        assert_eq!(before.list(ListKind::Tools).digest, same.list(ListKind::Tools).digest);
+        let after = view(gateway, catalog(&["1", "2", "4"], &[], "{}"), nothing());
+        assert_ne!(before.list(ListKind::Tools).digest, after.list(ListKind::Tools).digest);
+    }
+
+    #[test]
+    fn capabilities_are_united_and_tasks_need_a_sole_member() {
+        let gateway = pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
+        let a = catalog(&[], &[], r#"{"logging":{},"tasks":{},"resources":{"subscribe":true}}"#);
+        let b = catalog(&[], &[], r#"{"prompts":{},"resources":{"subscribe":false}}"#);
+        let both = view(gateway, a.clone(), b.clone());
+        let read =
+            |view: &GatewayView| serde_json::from_slice::<Value>(view.capabilities(Era::Legacy)).unwrap();
+        assert_eq!(
+            read(&both),
+            json!({
+                "logging": {}, "prompts": {"listChanged": true},
+                "resources": {"subscribe": true, "listChanged": true}, "tools": {"listChanged": true},
+            })
+        );
+        let sole = view(pb::Gateway { members: vec![member("a")], ..Default::default() }, a, b);
+        assert!(read(&sole).get("tasks").is_some());
+    }
+}
