@@ -25,7 +25,7 @@ pub fn check(options: &DoorOptions, headers: &HeaderMap, uri: &Uri) -> Result<Op
         _ => return Err(refused("the request must have one Host")),
     };
     if !allowed(host_name(&host), &options.allowed_hosts) {
-        return Err(refused("this Host is not served here; a node's --allowed-host names more"));
+        return Err(refused("this Host is not served here; a node's --allow-host names more"));
     }
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else { return Ok(None) };
