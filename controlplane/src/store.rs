@@ -208,7 +208,8 @@ pub trait Store: Send + Sync + 'static {
     /// a commit of no changes is still a revision.
     ///
     /// Dropping the future does not take the commit back. After any error but
-    /// [`Error::Closed`] nothing of it is in the log.
+    /// [`Error::Closed`] nothing of it is in the log; only if the process dies
+    /// before a failed write could be cut away may it be found there afterwards.
     fn commit(
         &self,
         log: LogId,

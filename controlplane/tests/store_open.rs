@@ -174,6 +174,30 @@ async fn a_large_value_and_a_large_commit_come_back() {
 }
 
 #[tokio::test]
+async fn ten_thousand_keys_are_back_in_seconds_even_without_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path(), options()).unwrap();
+    for batch in 0..10 {
+        let key = |at| format!("backend/{:05}", batch * 1_000 + at);
+        let writes = (0..1_000).map(|at| Write::put(key(at), format!("{batch} {at} {}", "x".repeat(300))));
+        store.commit(CONFIG, None, writes.collect(), note("many")).await.unwrap();
+    }
+    let expected = store.state(CONFIG, None).await.unwrap();
+    store.close().await;
+    for without_index in [false, true] {
+        if without_index {
+            fs::remove_dir_all(dir.path().join("sled")).unwrap();
+        }
+        let started = tokio::time::Instant::now();
+        let store = SledStore::open(dir.path(), options()).unwrap();
+        let took = started.elapsed();
+        println!("open took {took:?}, without an index: {without_index}");
+        assert_eq!(store.state(CONFIG, None).await.unwrap(), expected);
+        assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    }
+}
+
+#[tokio::test]
 async fn history_beyond_its_limit_is_compacted_with_its_values() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { history_config: 5, ..small() };

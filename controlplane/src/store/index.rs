@@ -13,9 +13,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::record::{Position, Record, Version};
 use super::{BlobHash, Entry, Error, LogId, State};
@@ -39,6 +40,9 @@ const SLED_CACHE_BYTES: u64 = 64 << 20;
 const BATCH_RECORDS: usize = 256;
 const BATCH_BYTES: usize = 4 << 20;
 
+/// A key and a value of the index.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
 /// Why the index cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -57,6 +61,17 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The disk is full: what is there may be sound.
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Fault::Io(error) | Fault::Sled(::sled::Error::Io(error)) => {
+                matches!(error.kind(), StorageFull | QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+
     /// With its cause: it ends in a message or a log line, and nobody looks deeper.
     pub fn text(&self) -> String {
         match self {
@@ -69,15 +84,12 @@ impl Fault {
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
-        match &fault {
-            Fault::Io(error) | Fault::Sled(::sled::Error::Io(error))
-                if matches!(error.kind(), StorageFull | QuotaExceeded) =>
-            {
-                let source = Arc::new(io::Error::new(error.kind(), error.to_string()));
+        match fault.is_disk_full() {
+            true => {
+                let source = Arc::new(io::Error::new(io::ErrorKind::StorageFull, fault.text()));
                 Error::DiskFull { doing: "writing the index", source }
             }
-            _ => Error::Index { reason: fault.text() },
+            false => Error::Index { reason: fault.text() },
         }
     }
 }
@@ -95,6 +107,7 @@ fn panic_text(payload: &(dyn Any + Send)) -> String {
 /// sled's own lock outlives a closed database by as long as its background
 /// threads need to end. Only this process can hold it, since the store's lock is
 /// held.
+#[expect(clippy::disallowed_methods, reason = "only the opening thread sleeps here")]
 fn wait_until_free(path: &Path) -> io::Result<()> {
     let until = Instant::now() + LOCK_LIMIT;
     while path.exists() && Instant::now() < until {
@@ -230,7 +243,7 @@ impl Index {
     pub fn import(
         &mut self,
         head: Head,
-        mut next: impl FnMut() -> Result<Option<(Vec<u8>, Vec<u8>)>, Fault>,
+        mut next: impl FnMut() -> Result<Option<Pair>, Fault>,
     ) -> Result<(), Fault> {
         let mut seen = layout::Digest::default();
         let (mut batch, mut bytes) = (::sled::Batch::default(), 0);

@@ -64,7 +64,11 @@ pub fn open(dir: &Path, limits: Limits, on_damage: OnDamage, segment_bytes: u64)
     }
     let head = sidecar::read(dir).map_err(|error| files::failed("reading", &dir.join("HEAD"), error))?;
     let snapshots = list_snapshots(dir, head.store)?;
-    let index = Index::open(&index_dir(dir), limits);
+    let index = match Index::open(&index_dir(dir), limits) {
+        // What is there may be sound: nothing is moved aside for want of space.
+        Err(full) if full.is_disk_full() => return Err(full.into()),
+        index => index,
+    };
     let known = Known {
         base: snapshots.first().map_or(Position::START, |snapshot| snapshot.head.position),
         acknowledged: head.acknowledged,
@@ -219,10 +223,10 @@ pub fn rebuild(dir: &Path, snapshots: &[Snapshot], end: Position, limits: Limits
             Ok(index) => return Ok(index),
             Err(fault) => {
                 let from = base.map_or("the start".to_owned(), |base| base.path.display().to_string());
-                match Error::from(fault) {
-                    full @ Error::DiskFull { .. } => return Err(full),
-                    error => reasons.push(format!("from {from}: {error}")),
+                if fault.is_disk_full() {
+                    return Err(fault.into());
                 }
+                reasons.push(format!("from {from}: {}", fault.text()));
             }
         }
     }
@@ -301,12 +305,11 @@ pub fn reopen_index(dir: &Path, limits: Limits, end: Position) -> Result<Index, 
         contained(|| replay(dir, &mut index, end))?;
         (index.position() == end).then_some(index).ok_or(Fault::Content("it ends elsewhere than the journal"))
     });
-    match reopened.map_err(|fault| (fault.text(), Error::from(fault))) {
-        Ok(index) => Ok(index),
-        Err((_, full @ Error::DiskFull { .. })) => Err(full),
-        Err((reason, _)) => {
-            warn!(reason, "index cannot be used, rebuilding it");
+    match reopened {
+        Err(fault) if !fault.is_disk_full() => {
+            warn!(reason = fault.text(), "index cannot be used, rebuilding it");
             rebuild(dir, &list_snapshots(dir, None)?, end, limits)
         }
+        reopened => Ok(reopened?),
     }
 }

@@ -23,7 +23,7 @@ impl Shared {
         let heads = [states[0].revision, states[1].revision];
         Self {
             states: states.map(|state| RwLock::new(Arc::new(state))),
-            heads: heads.map(|head| watch::Sender::new(head)),
+            heads: heads.map(watch::Sender::new),
             reader: RwLock::new(Some(reader)),
         }
     }

@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::index::Limits;
 pub use super::recovery::OnDamage;
@@ -70,8 +70,8 @@ pub struct SledStore {
 impl SledStore {
     /// Opens or creates the store in `dir`. Blocks while it reads and compares all
     /// that is there: call it on a blocking thread.
-    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
-        let (started, dir) = (Instant::now(), dir.as_ref());
+    pub fn open(dir: &Path, options: Options) -> Result<Self, Error> {
+        let started = Instant::now();
         files::create_dir(dir).map_err(|error| files::failed("creating", dir, error))?;
         let lock = files::lock(dir)?;
         let opened = recovery::open(dir, options.limits(), options.on_damage, options.segment_bytes)?;
@@ -107,7 +107,12 @@ impl SledStore {
         let inbox = self.inbox.lock();
         match inbox.as_ref().ok_or(Error::Closed)?.try_send(request) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => Err(Error::Overloaded { limit: self.waiting_commits }),
+            Err(TrySendError::Full(request)) => {
+                let log = request.log.as_str();
+                metrics::counter!("mt_store_refused_total", "log" => log, "reason" => "overloaded")
+                    .increment(1);
+                Err(Error::Overloaded { limit: self.waiting_commits })
+            }
             Err(TrySendError::Disconnected(_)) => Err(Error::Closed),
         }
     }

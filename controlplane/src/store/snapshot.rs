@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::files;
-use super::index::{Fault, Head, Index};
+use super::index::{Fault, Head, Index, Pair};
 use super::record::{self, FRAME_HEADER_BYTES};
 
 const MAGIC: [u8; 8] = *b"MTSNAP01";
@@ -123,7 +123,7 @@ fn write_pair(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Result<()> 
     out.write_all(&payload)
 }
 
-fn read_pair(file: &mut impl Read) -> Result<Option<(Vec<u8>, Vec<u8>)>, Fault> {
+fn read_pair(file: &mut impl Read) -> Result<Option<Pair>, Fault> {
     let mut header = [0; FRAME_HEADER_BYTES];
     match file.read(&mut header[..1])? {
         0 => return Ok(None),

@@ -9,9 +9,10 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -66,8 +67,10 @@ pub struct Writer {
     acknowledged: Position,
     unflushed: bool,
     journal_bytes: u64,
-    /// At this sequence a snapshot is due, however few bytes there are.
-    snapshot_due: u64,
+    /// The sequence of the newest snapshot.
+    snapshot: u64,
+    /// After a failed snapshot: none is tried before this sequence.
+    snapshot_not_before: u64,
     /// Last, so that everything is closed before another process may open it.
     _lock: File,
 }
@@ -85,7 +88,8 @@ impl Writer {
             sidecar: opened.sidecar,
             unflushed: true,
             journal_bytes: opened.journal_bytes,
-            snapshot_due: opened.snapshot.sequence() + options.snapshot_commits,
+            snapshot: opened.snapshot.sequence(),
+            snapshot_not_before: 0,
             options,
             _lock: lock,
         };
@@ -224,33 +228,51 @@ impl Writer {
 
     fn snapshot_if_due(&mut self) {
         let sequence = self.journal.position().sequence();
-        let due = sequence >= self.snapshot_due
-            || (self.journal_bytes >= self.options.snapshot_bytes
-                && sequence + self.options.snapshot_commits > self.snapshot_due);
-        let Some(index) = self.index.as_ref().filter(|_| due) else { return };
-        let started = Instant::now();
-        let written = contained(|| snapshot::write(&self.dir, self.store, index)).map_err(Error::from);
-        let written = written.and_then(|()| self.journal.rotate()).and_then(|()| {
-            let failed = |error| files::failed("pruning", &self.dir, error);
-            let needed_from = snapshot::prune(&self.dir).map_err(failed)?;
-            self.journal.prune(needed_from).map_err(failed)
-        });
-        match written {
-            Ok(left_bytes) => {
-                self.snapshot_due = sequence + self.options.snapshot_commits;
+        let due = sequence >= self.snapshot + self.options.snapshot_commits
+            || self.journal_bytes >= self.options.snapshot_bytes;
+        if !due || sequence < self.snapshot_not_before {
+            return;
+        }
+        match self.write_snapshot() {
+            Ok(()) => {
+                self.snapshot = sequence;
                 self.journal_bytes = 0;
-                metrics::counter!("mt_store_snapshots_total").increment(1);
-                metrics::histogram!("mt_store_snapshot_seconds").record(started.elapsed().as_secs_f64());
-                metrics::gauge!("mt_store_segments_bytes").set(left_bytes as f64);
-                metrics::gauge!("mt_store_index_bytes").set(index.size_on_disk() as f64);
                 self.flush();
             }
             Err(error) => {
-                warn!(%error, "snapshot failed, the journal grows until the next one");
+                warn!(error = chain(&error), "snapshot failed, the journal grows until the next one");
                 metrics::counter!("mt_store_snapshot_failures_total").increment(1);
-                self.snapshot_due = sequence + SNAPSHOT_RETRY_COMMITS;
+                self.snapshot_not_before = sequence + SNAPSHOT_RETRY_COMMITS;
+                if matches!(error, Error::Index { .. }) {
+                    self.drop_index();
+                }
             }
         }
+    }
+
+    fn write_snapshot(&mut self) -> Result<(), Error> {
+        let Some(index) = &self.index else {
+            return Err(Error::Index { reason: "it is being repaired".to_owned() });
+        };
+        let started = Instant::now();
+        contained(|| snapshot::write(&self.dir, self.store, index))?;
+        metrics::gauge!("mt_store_index_bytes").set(index.size_on_disk() as f64);
+        self.journal.rotate()?;
+        let failed = |error| files::failed("pruning", &self.dir, error);
+        let needed_from = snapshot::prune(&self.dir).map_err(failed)?;
+        let left_bytes = self.journal.prune(needed_from).map_err(failed)?;
+        metrics::gauge!("mt_store_segments_bytes").set(left_bytes as f64);
+        metrics::counter!("mt_store_snapshots_total").increment(1);
+        metrics::histogram!("mt_store_snapshot_seconds").record(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+}
+
+/// The error with its causes, for a log line.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
     }
 }
 

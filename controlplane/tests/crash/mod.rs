@@ -8,11 +8,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mt_controlplane::store::sled::{Options, SledStore};
 use mt_controlplane::store::{BlobHash, Commit, Error, LogId, Note, Store, Write};
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 pub mod disk;
 
@@ -85,9 +86,9 @@ pub fn commit(
         Write::put(format!("pair/{pair}/a"), token.to_owned()),
         Write::put(format!("pair/{pair}/b"), token.to_owned()),
         // Now and then more than a page, so that a record can be torn.
-        Write::put(format!("own/{thread}"), value(if at % 7 == 0 { 9_000 } else { 40 })),
+        Write::put(format!("own/{thread}"), value(if at.is_multiple_of(7) { 9_000 } else { 40 })),
     ];
-    if at % 2 == 0 {
+    if at.is_multiple_of(2) {
         writes.push(Write::delete(format!("gone/{thread}")));
     } else {
         writes.push(Write::put(format!("gone/{thread}"), value(0)));
@@ -205,6 +206,7 @@ pub fn with_shim(command: &mut Command, work_dir: &Path, dir: &Path) -> PathBuf 
 }
 
 /// Waits for a condition with a deadline.
+#[expect(clippy::disallowed_methods, reason = "no runtime runs here")]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while !condition() {
