@@ -80,16 +80,8 @@ fn diagnose(document: &Document, located: &Located, problem: &Problem) -> Option
 
 fn without_place(problem: &Problem) -> Diagnostic {
     let kind = problem.kind.map_or("resource", Kind::slug);
-    Diagnostic {
-        file: String::new(),
-        line: 0,
-        column: 0,
-        end_column: 0,
-        path: problem.path.clone(),
-        message: format!("{kind}/{} {}: {}", problem.name, problem.path, problem.message),
-        hint: problem.hint.clone(),
-        source_line: String::new(),
-    }
+    let message = format!("{kind}/{} {}: {}", problem.name, problem.path, problem.message);
+    Diagnostic::without_place("", &problem.path, message, problem.hint.clone())
 }
 
 /// In the order of the files and of the lines in them; what has no place last.

@@ -19,14 +19,11 @@ pub struct Diagnostic {
     pub message: String,
     /// What to try.
     pub hint: Option<String>,
-    /// The whole line of the place.
+    /// The line of the place, or the part around it where the line is long.
     pub source_line: String,
+    /// How many characters of `source_line` stand before the place.
+    pub source_offset: usize,
 }
-
-/// Longer lines are shown in part.
-const LINE_CHARS_MAX: usize = 120;
-/// What is shown before the place in a line that is shown in part.
-const LINE_CHARS_BEFORE: usize = 40;
 
 impl fmt::Display for Diagnostic {
     /// In the manner of rustc, as plain text. No character of what was read
@@ -38,9 +35,11 @@ impl fmt::Display for Diagnostic {
         if self.line != 0 {
             let file = escaped(&self.file);
             writeln!(f, "{margin}--> {file}:{}:{}", self.line, self.column)?;
-            let (line, before, width) = self.excerpt();
+            let line = escaped(&self.source_line);
+            let after = line.chars().count().saturating_sub(self.source_offset);
+            let width = self.end_column.saturating_sub(self.column).clamp(1, after.max(1));
             writeln!(f, "{margin} |\n{number} | {line}")?;
-            writeln!(f, "{margin} | {}{}", " ".repeat(before), "^".repeat(width))?;
+            writeln!(f, "{margin} | {}{}", " ".repeat(self.source_offset), "^".repeat(width))?;
         } else if !self.file.is_empty() {
             writeln!(f, "{margin}--> {}", escaped(&self.file))?;
         }
@@ -55,27 +54,11 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostic {
-    /// What is shown of the line, how many characters stand before the place,
-    /// and how many it has.
-    fn excerpt(&self) -> (String, usize, usize) {
-        let chars: Vec<char> = self.source_line.chars().map(visible).collect();
-        let before = (self.column - 1).min(chars.len());
-        let width = self.end_column.saturating_sub(self.column).max(1);
-        if chars.len() <= LINE_CHARS_MAX {
-            return (chars.iter().collect(), before, width.min((chars.len() - before).max(1)));
-        }
-        let from = before.saturating_sub(LINE_CHARS_BEFORE);
-        let to = chars.len().min(from + LINE_CHARS_MAX);
-        let mut line = String::new();
-        let lead = usize::from(from > 0);
-        if from > 0 {
-            line.push('…');
-        }
-        line.extend(&chars[from..to]);
-        if to < chars.len() {
-            line.push('…');
-        }
-        (line, before - from + lead, width.min((to - before).max(1)))
+    /// Something that is wrong at no place.
+    pub(crate) fn without_place(file: &str, path: &str, message: String, hint: Option<String>) -> Self {
+        let (file, path) = (file.to_owned(), path.to_owned());
+        let (line, column, end_column, source_line, source_offset) = Default::default();
+        Self { file, line, column, end_column, path, message, hint, source_line, source_offset }
     }
 }
 
@@ -158,16 +141,12 @@ mod tests {
 
     #[test]
     fn a_problem_without_a_place_names_only_the_file() {
-        let d = Diagnostic {
-            file: "a.yaml".into(),
-            line: 0,
-            column: 0,
-            end_column: 0,
-            path: String::new(),
-            message: "the file is empty".into(),
-            hint: Some("write something".into()),
-            source_line: String::new(),
-        };
+        let d = Diagnostic::without_place(
+            "a.yaml",
+            "",
+            "the file is empty".into(),
+            Some("write something".into()),
+        );
         assert_eq!(d.to_string(), "error: the file is empty\n--> a.yaml\n = help: write something\n");
     }
 }

@@ -52,8 +52,8 @@ pub fn parse(source_name: &str, text: &str) -> Document {
     if text.len() > FILE_BYTES_MAX {
         let source = Source::new(source_name, "");
         let message = format!("the file has {} bytes, at most {FILE_BYTES_MAX} are read", text.len());
-        let mut diagnostic = source.diagnostic(&(0..0), "", message, Some("use several files".into()));
-        (diagnostic.line, diagnostic.column, diagnostic.end_column) = (0, 0, 0);
+        let diagnostic =
+            Diagnostic::without_place(source_name, "", message, Some("use several files".into()));
         return Document { source, resources: Vec::new(), diagnostics: vec![diagnostic] };
     }
     let source = Source::new(source_name, text);

@@ -114,7 +114,9 @@ fn scalar(text: &str) -> String {
 
 fn is_plain(text: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || " _-./@+:=()$".contains(c);
-    let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '$'));
+    let option = text.trim_start_matches('-');
+    let starts = option.starts_with(|c: char| c.is_ascii_alphabetic())
+        || text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '/' | '_' | '$'));
     let yaml_1_1 = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     // A number, a date or a time to some parser.
     let like_number = text.starts_with(|c: char| c.is_ascii_digit())

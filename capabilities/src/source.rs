@@ -58,9 +58,9 @@ impl Source {
         hint: Option<String>,
     ) -> Diagnostic {
         let (line, column) = self.position(span.start);
-        let source_line = self.line(line).to_owned();
         let (end_line, end) = self.position(span.end);
-        let end = if end_line == line { end } else { source_line.chars().count() + 1 };
+        let (source_line, source_offset) = excerpt(self.line(line), column - 1);
+        let end = if end_line == line { end } else { column + source_line.chars().count() - source_offset };
         Diagnostic {
             file: self.name.clone(),
             line,
@@ -70,8 +70,29 @@ impl Source {
             message: message.into(),
             hint,
             source_line,
+            source_offset,
         }
     }
+}
+
+/// Longer lines are shown in part.
+const LINE_CHARS_MAX: usize = 120;
+/// What is shown before the place in a line that is shown in part.
+const LINE_CHARS_BEFORE: usize = 40;
+
+/// What is shown of a line, and how many characters of it stand before the
+/// place, which has `before` characters of the line before it.
+fn excerpt(line: &str, before: usize) -> (String, usize) {
+    if line.chars().nth(LINE_CHARS_MAX).is_none() {
+        return (line.to_owned(), before.min(line.chars().count()));
+    }
+    let from = before.saturating_sub(LINE_CHARS_BEFORE);
+    let mut chars = line.chars().skip(from);
+    let lead = if from > 0 { "…" } else { "" };
+    let shown: String = chars.by_ref().take(LINE_CHARS_MAX).collect();
+    let tail = if chars.next().is_some() { "…" } else { "" };
+    let offset = (before - from).min(shown.chars().count()) + lead.chars().count();
+    (format!("{lead}{shown}{tail}"), offset)
 }
 
 #[cfg(test)]

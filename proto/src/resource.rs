@@ -20,7 +20,10 @@ mod template;
 mod tool_set;
 mod version;
 
-pub use backend::{Backend, Header, HttpTransport, Protocol, Sharing, StdioTransport, Transport, Value};
+pub use backend::{
+    Backend, Header, HttpTransport, Protocol, Sharing, StdioTransport, Transport, Value, is_protocol_header,
+};
+pub use check::is_env_name;
 pub use gateway::{Gateway, Member};
 pub use name::{InvalidName, Key, Kind, ResourceName};
 pub use policy::{Policy, Rule};

@@ -257,11 +257,16 @@ fn check_url(checker: &mut Checker<'_>, text: &str) -> Option<url::Url> {
     Some(url)
 }
 
+/// Whether a header, in lower case, is one that the operator cannot set.
+pub fn is_protocol_header(name: &str) -> bool {
+    HEADERS_REFUSED.contains(&name) || name.starts_with("mcp-")
+}
+
 fn check_header_name(checker: &mut Checker<'_>, path: &str, name: &str) {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(token) {
         checker.problem(path, format!("{} is not the name of a header", quoted(name)));
-    } else if HEADERS_REFUSED.contains(&name) || name.starts_with("mcp-") {
+    } else if is_protocol_header(name) {
         let hint = "leave it out; the node sends it as the protocol asks";
         checker.problem_with_hint(path, format!("header {name:?} is the protocol's own"), hint);
     }

@@ -251,7 +251,7 @@ pub(super) fn matches(selector: &BTreeMap<String, String>, labels: &BTreeMap<Str
 }
 
 /// Letters, digits and `_`, not starting with a digit.
-pub(super) fn is_env_name(name: &str) -> bool {
+pub fn is_env_name(name: &str) -> bool {
     !name.is_empty()
         && !name.as_bytes()[0].is_ascii_digit()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')

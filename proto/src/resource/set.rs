@@ -91,6 +91,15 @@ impl ResourceSet {
         self.resources.is_empty()
     }
 
+    /// The names of the secrets that backends refer to.
+    pub fn secrets(&self) -> BTreeSet<&str> {
+        let backends = self.of_kind(Kind::Backend).filter_map(|(_, resource)| match &resource.spec {
+            Some(Spec::Backend(backend)) => Some(backend),
+            _ => None,
+        });
+        backends.flat_map(secrets_of).collect()
+    }
+
     /// Checks the whole set and resolves every reference.
     ///
     /// # Errors
