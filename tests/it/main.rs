@@ -1,5 +1,6 @@
 //! Whole systems over real sockets, with real peers.
 
+mod aggregation;
 mod cluster;
 mod conformance;
 mod discovery_machines;

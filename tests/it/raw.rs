@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, Response, header::HeaderMap};
 use serde_json::{Value, json};
 
-use crate::cluster::eventually;
+use crate::cluster::{PATIENCE, eventually};
 
 /// A client that keeps nothing from the tests.
 pub fn http() -> Client {
@@ -125,7 +125,41 @@ impl Session {
 
     /// Opens the session's own stream.
     pub async fn stream(&self) -> Response {
-        let request = http().get(&self.url).headers(self.headers.clone()).header("accept", "text/event-stream");
+        let request =
+            http().get(&self.url).headers(self.headers.clone()).header("accept", "text/event-stream");
         request.send().await.unwrap()
+    }
+}
+
+/// The messages of an open stream, as they come.
+pub struct Events {
+    response: Response,
+    text: Vec<u8>,
+}
+
+impl Events {
+    pub fn of(response: Response) -> Self {
+        Self { response, text: Vec::new() }
+    }
+
+    /// The next message; comments and events without data are passed over.
+    pub async fn next(&mut self) -> Value {
+        let next = tokio::time::timeout(PATIENCE, self.next_or_end()).await;
+        next.expect("the stream says something in time").expect("the stream goes on")
+    }
+
+    /// As [`next`](Self::next), but none at the end of the stream.
+    pub async fn next_or_end(&mut self) -> Option<Value> {
+        loop {
+            while let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=end).collect();
+                let data = line.strip_prefix(b"data:").unwrap_or_default().trim_ascii();
+                if !data.is_empty() {
+                    return Some(serde_json::from_slice(data).unwrap());
+                }
+            }
+            let chunk = self.response.chunk().await.unwrap()?;
+            self.text.extend_from_slice(&chunk);
+        }
     }
 }
