@@ -13,7 +13,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
@@ -21,7 +21,7 @@ use tokio::{
     runtime::{self, Handle},
     sync::{oneshot, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
@@ -127,14 +127,12 @@ pub async fn run(
     // Whoever does not wait for it does not need to know.
     _ = ready.send(bound);
 
-    let outcome = loop {
-        tokio::select! {
-            ended = calls.join_next_with_id() => match ended {
-                Some(Ok((id, Ok(())))) if id == doors.id() && shutdown.is_cancelled() => break Ok(()),
-                _ => break Err(Error::Ended { part: "a part of the calls' side" }),
-            },
-            part = &mut control => break Err(Error::Ended { part: part.unwrap_or("the control thread") }),
-        }
+    let outcome = tokio::select! {
+        ended = calls.join_next_with_id() => match ended {
+            Some(Ok((id, Ok(())))) if id == doors.id() && shutdown.is_cancelled() => Ok(()),
+            _ => Err(Error::Ended { part: "a part of the calls' side" }),
+        },
+        part = &mut control => Err(Error::Ended { part: part.unwrap_or("the control thread") }),
     };
     if outcome.is_err() {
         shutdown.cancel();
