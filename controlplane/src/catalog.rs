@@ -30,6 +30,8 @@ use crate::{
 pub const ENTRIES_MAX: usize = 10_000;
 /// The whole catalog of one backend.
 pub const CATALOG_BYTES_MAX: usize = 10 << 20;
+/// Parts of one report: many more than a catalog of that size has.
+pub const PARTS_MAX: u32 = 64;
 /// Reports that one node may have begun and not ended.
 pub const OPEN_REPORTS_MAX: usize = 8;
 
@@ -54,7 +56,7 @@ pub enum Refusal {
     OutOfOrder { found: u32, expected: usize },
     #[error("more than {OPEN_REPORTS_MAX} reports are under way")]
     TooManyOpen,
-    #[error("the catalog is larger than {CATALOG_BYTES_MAX} bytes")]
+    #[error("the catalog is larger than {CATALOG_BYTES_MAX} bytes or {PARTS_MAX} parts")]
     TooLarge,
     #[error(transparent)]
     Parts(#[from] shared::JoinError),
@@ -106,7 +108,7 @@ impl Assembly {
             return Err(Refusal::OutOfOrder { found: report.part, expected: parts.len() });
         }
         bytes += part.encoded_len();
-        if bytes > CATALOG_BYTES_MAX {
+        if bytes > CATALOG_BYTES_MAX || report.part >= PARTS_MAX {
             return Err(Refusal::TooLarge);
         }
         let complete = parts.len() + 1 >= part.parts as usize;

@@ -173,23 +173,24 @@ impl Fleet {
 
     /// Forgets who is long gone and gives every backend a lister.
     fn refresh(&self, published: &Published, now: Instant) {
-        let mut table = self.shared.table.lock();
-        table.nodes.retain(|_, record| record.is_live() || now - record.heard < FORGET_AFTER);
-        let eligible = table
-            .nodes
-            .iter()
-            .filter(|(_, r)| r.registered && (r.attached.is_some() || now - r.heard < LEASE));
+        let eligible: Vec<_> = {
+            let mut table = self.shared.table.lock();
+            table.nodes.retain(|_, record| record.is_live() || now - record.heard < FORGET_AFTER);
+            let eligible = table.nodes.iter().filter(|(_, record)| record.may_list(now));
+            eligible.map(|(node_id, record)| (node_id.clone(), record.info.hello.labels.clone())).collect()
+        };
+        // Finding out what labels serve may take a while, so nobody waits for it.
+        // Who comes meanwhile is looked at next.
         let candidates: Vec<_> = eligible
-            .map(|(node_id, record)| Candidate {
-                node_id,
-                backends: published.backends_for(&record.info.hello.labels),
-            })
+            .iter()
+            .map(|(node_id, labels)| Candidate { node_id, backends: published.backends_for(labels) })
             .collect();
         let listers = lease::assign(&candidates);
         let mut of_node: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (backend, node_id) in &listers {
             of_node.entry(node_id).or_default().push(backend.to_string());
         }
+        let mut table = self.shared.table.lock();
         // Who lists is known here before the node hears of it, so that no
         // report of a lister is ever refused.
         for (node_id, record) in &table.nodes {
@@ -262,6 +263,11 @@ impl Record {
 
     fn is_live(&self) -> bool {
         self.attached.is_some() || self.discovering.is_some()
+    }
+
+    /// Registered, and not silent for longer than its lease.
+    fn may_list(&self, now: Instant) -> bool {
+        self.registered && (self.attached.is_some() || now - self.heard < LEASE)
     }
 
     fn show(&self) -> NodeInfo {

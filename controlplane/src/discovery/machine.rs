@@ -328,7 +328,7 @@ impl Subscription {
         if !std::mem::take(&mut self.due) || self.refused == Some(view.id()) {
             return None;
         }
-        if self.acked == Some(view.id()) {
+        if self.acked == Some(view.id()) || self.would_empty(&view) {
             return None;
         }
         let target = Held::wanted_of(&view, wanted);
@@ -354,6 +354,12 @@ impl Subscription {
             return None;
         }
         Some(push)
+    }
+
+    /// R4: a server that has no configuration yet, perhaps because somebody gave it
+    /// the wrong directory, takes nothing away from a client that has one.
+    fn would_empty(&self, view: &View) -> bool {
+        view.stamp().is_some_and(|stamp| stamp.generation == 0) && self.held.has_any()
     }
 
     fn on_tick(&self, now: Duration) -> Result<(), Close> {

@@ -40,6 +40,11 @@ impl Held {
         }
     }
 
+    /// Whether there is anything that the client is known to have.
+    pub fn has_any(&self) -> bool {
+        self.iter().any(|(_, version)| &**version != UNKNOWN)
+    }
+
     pub fn contains(&self, name: &str) -> bool {
         self.version(name).is_some()
     }

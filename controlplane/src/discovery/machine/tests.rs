@@ -121,6 +121,19 @@ fn r4_a_client_that_has_everything_is_sent_the_marker_alone() {
 }
 
 #[test]
+fn r4_an_empty_server_takes_nothing_away() {
+    let mut machine = Machine::default();
+    machine.on_view(view((0, 0), &[]));
+    let mut request = subscribe(TYPE_ITEM, &[WILDCARD]);
+    request.initial_resource_versions.insert("backend/a".into(), "1".into());
+    machine.on_request(request).unwrap();
+    assert!(next(&mut machine).is_none());
+    machine.on_view(view((1, 0), &[]));
+    assert_eq!(told(&next(&mut machine).unwrap()), "marker -backend/a", "somebody wanted it so");
+    assert_eq!(told(&next(&mut node(view((0, 0), &[]))).unwrap()), "marker", "there is nothing to lose");
+}
+
+#[test]
 fn r5_names_are_a_filter_and_the_marker_rides_along() {
     let mut machine = Machine::default();
     machine.on_view(view((1, 0), &[("backend/a", "A"), ("backend/b", "B")]));
@@ -164,6 +177,26 @@ fn r6_a_large_push_comes_in_responses_below_the_limit_with_the_marker_last() {
     assert_eq!(responses.iter().filter(within).count(), 3);
     let nonces: BTreeSet<_> = responses.iter().map(|response| &response.nonce).collect();
     assert_eq!(nonces.len(), 4);
+}
+
+#[test]
+fn r6_a_push_is_completed_as_it_was_begun_and_the_next_one_follows_the_new_wishes() {
+    for refuse in [false, true] {
+        let now = view((1, 0), &[("backend/a", "A"), ("backend/b", "B")]);
+        let mut machine = Machine::default();
+        machine.on_view(now.clone());
+        machine.on_request(subscribe(TYPE_ITEM, &["backend/a"])).unwrap();
+        let push = next(&mut machine).unwrap();
+        machine.on_request(subscribe(TYPE_ITEM, &["backend/b"])).unwrap();
+        machine.on_request(unsubscribe(&["backend/a"])).unwrap();
+        assert!(next(&mut machine).is_none());
+        let answer = if refuse { nack(&push, "not what I want") } else { ack(&push) };
+        machine.on_request(answer).unwrap();
+        let push = next(&mut machine).unwrap();
+        assert_eq!(told(&push), "backend/b marker");
+        let only_b = view_hash([("backend/b", &*now.items()["backend/b"].version)]);
+        assert_eq!(marker(&push).unwrap().view_hash, only_b.to_vec());
+    }
 }
 
 #[test]
