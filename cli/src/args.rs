@@ -10,13 +10,15 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mt_proto::resource::Kind;
 
+#[cfg(test)]
+pub use help::try_parse;
 pub use help::{command, exit_codes, parse};
 
 use crate::output::{ColorWhen, Format};
 
 /// One MCP endpoint for all your MCP servers, on one machine or on a fleet.
 #[derive(Debug, Parser)]
-#[command(name = "mtctl", version, max_term_width = 100, disable_help_subcommand = false)]
+#[command(name = "mtctl", version, max_term_width = 100, next_line_help = false)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -145,6 +147,9 @@ pub struct UpArgs {
     /// Import this client configuration once it runs, as `mtctl import` does
     #[arg(long, value_name = "FILE")]
     pub import: Vec<PathBuf>,
+    /// Allow addresses that other machines can reach, although there is no TLS
+    #[arg(long)]
+    pub insecure: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -198,7 +203,7 @@ pub enum ToolsCommand {
 pub struct ToolsListArgs {
     #[command(flatten)]
     pub endpoint: EndpointArgs,
-    /// Which protocol to speak
+    /// Which protocol to speak: legacy has sessions, modern is 2026-07-28
     #[arg(long, value_name = "ERA", default_value = "auto")]
     pub era: Era,
 }
@@ -216,7 +221,7 @@ pub struct CallArgs {
     pub json: Option<String>,
     #[command(flatten)]
     pub endpoint: EndpointArgs,
-    /// Which protocol to speak
+    /// Which protocol to speak: legacy has sessions, modern is 2026-07-28
     #[arg(long, value_name = "ERA", default_value = "auto")]
     pub era: Era,
     /// How long the call may take
@@ -227,11 +232,11 @@ pub struct CallArgs {
 /// Which protocol to speak to a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Era {
-    /// Legacy, and modern if the answer is that only modern will do
+    // Legacy, and modern if the answer is that only modern will do.
     Auto,
-    /// `initialize` and sessions, up to revision 2025-11-25
+    // `initialize` and sessions, up to revision 2025-11-25.
     Legacy,
-    /// Stateless, revision 2026-07-28
+    // Stateless, from revision 2026-07-28.
     Modern,
 }
 
@@ -347,27 +352,19 @@ pub struct UndoArgs {
 /// A kind of resource as it is typed, in the singular or the plural.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KindArg {
-    /// Every kind
     All,
-    /// An MCP endpoint that clients see
     #[value(alias = "gateways", alias = "gw", alias = "Gateway")]
     Gateway,
-    /// An MCP server
     #[value(alias = "backends", alias = "be", alias = "Backend", alias = "server", alias = "servers")]
     Backend,
-    /// A capability file
     #[value(alias = "tool-sets", alias = "toolset", alias = "toolsets", alias = "ts", alias = "ToolSet")]
     ToolSet,
-    /// A rule from calls to backends
     #[value(alias = "routes", alias = "rt", alias = "Route")]
     Route,
-    /// A rule on calls
     #[value(alias = "policies", alias = "pol", alias = "Policy")]
     Policy,
-    /// A reference to a secret
     #[value(alias = "secrets", alias = "sec", alias = "Secret")]
     Secret,
-    /// Somebody who calls
     #[value(alias = "principals", alias = "pr", alias = "Principal")]
     Principal,
 }

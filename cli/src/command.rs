@@ -26,6 +26,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::runtime::Runtime;
 
+pub use get::exact;
 pub use nodes::Sync;
 
 use crate::{

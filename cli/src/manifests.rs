@@ -2,17 +2,19 @@
 //! kept with their places, so that whoever finds a mistake later can say where
 //! it stands.
 
+mod references;
+
 use std::{
-    collections::HashSet,
-    fs,
+    collections::{BTreeSet, HashSet},
+    fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
-use mt_capabilities::{Diagnostic, Document, FILE_BYTES_MAX};
+use mt_capabilities::{Diagnostic, Document, FILE_BYTES_MAX, LoadError};
 use mt_proto::{
     pb::resource::Resource,
-    resource::{Key, Kind, Problem},
+    resource::{Key, Kind, Problem, ResourceSet},
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -21,101 +23,65 @@ use crate::output::{Exit, Failure, count};
 
 pub use mt_capabilities::{to_value, to_yaml};
 
-/// Files that are read from one command line.
-const FILES_MAX: usize = 10_000;
-/// Folders within folders that are looked into.
-const DEPTH_MAX: usize = 16;
-const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
-
 /// What files say.
 #[derive(Clone, Debug, Default)]
 pub struct Manifests {
     pub documents: Vec<Document>,
 }
 
-/// Reads files, directories of files (with those below them) and stdin.
+/// Reads files, directories of files (with those below them) and stdin, which
+/// is `-`. Mistakes are left in the documents.
 ///
 /// # Errors
-/// When something cannot be read, says nothing, or has mistakes: then with all
-/// of them.
-pub fn read(paths: &[PathBuf]) -> Result<Manifests, Failure> {
-    let manifests = load(paths)?;
-    let diagnostics = manifests.own_diagnostics();
-    if !diagnostics.is_empty() {
-        return Err(report(&diagnostics, "the files have mistakes"));
+/// When something cannot be read, or there is nothing in it.
+pub fn load(paths: &[PathBuf]) -> Result<Manifests, Failure> {
+    let mut documents = Vec::new();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            documents.push(mt_capabilities::parse("<stdin>", &stdin()?));
+        } else {
+            documents.extend(mt_capabilities::load(path).map_err(|error| unreadable(&error))?);
+        }
     }
-    if manifests.resources().is_empty() {
+    let manifests = Manifests { documents };
+    if manifests.resources().is_empty() && !manifests.is_broken() {
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         return Err(Failure::new(Exit::Usage, format!("no resources in {}", names.join(", "))));
     }
     Ok(manifests)
 }
 
-/// As [`read`], but mistakes are left in the documents.
+/// All of stdin, within the limit for a file.
 ///
 /// # Errors
-/// When something cannot be read.
-pub fn load(paths: &[PathBuf]) -> Result<Manifests, Failure> {
-    let mut documents = Vec::new();
-    for path in paths {
-        if path.as_os_str() == "-" {
-            documents
-                .push(document("<stdin>", io::stdin().lock()).map_err(|error| unreadable(path, &error))?);
-            continue;
-        }
-        let mut files = Vec::new();
-        collect(path, 0, &mut files)?;
-        for file in files {
-            let read = fs::File::open(&file).and_then(|open| document(&file.display().to_string(), open));
-            documents.push(read.map_err(|error| unreadable(&file, &error))?);
-        }
-    }
-    Ok(Manifests { documents })
-}
-
-/// Whether a file in a directory is one of ours to read.
-pub fn is_manifest(path: &Path) -> bool {
-    let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    !hidden && extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
-}
-
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
-    // What is named on the command line is read whatever it is called.
-    if !metadata.is_dir() {
-        if depth == 0 || is_manifest(path) {
-            files.push(path.to_owned());
-        }
-        return Ok(());
-    }
-    let entries: Result<Vec<_>, io::Error> = fs::read_dir(path).and_then(Iterator::collect);
-    let mut inner: Vec<PathBuf> =
-        entries.map_err(|error| unreadable(path, &error))?.iter().map(fs::DirEntry::path).collect();
-    inner.sort();
-    for entry in inner {
-        let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !hidden && depth < DEPTH_MAX && (entry.is_dir() || is_manifest(&entry)) {
-            collect(&entry, depth + 1, files)?;
-        }
-        if files.len() > FILES_MAX {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!("{} has more than {FILES_MAX} files", path.display()),
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn document(name: &str, reader: impl io::Read) -> io::Result<Document> {
+/// When it cannot be read or is not text.
+pub fn stdin() -> Result<String, Failure> {
     let mut text = String::new();
     // One byte more than is allowed, so that the parser sees that it is too long.
-    reader.take(FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
-    Ok(mt_capabilities::parse(name, &text))
+    let read = io::stdin().lock().take(FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text);
+    read.map_err(|error| Failure::new(Exit::Failed, "cannot read stdin").cause(error))?;
+    Ok(text)
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Failure {
+/// A text file, within the same limit.
+///
+/// # Errors
+/// When it cannot be read or is not text.
+pub fn text(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read =
+        File::open(path).and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text));
+    read.map(|_| text).map_err(|error| no_file(path, &error))
+}
+
+fn unreadable(error: &LoadError) -> Failure {
+    match error {
+        LoadError::Io { path, source } => no_file(path, source),
+        other => Failure::new(Exit::Failed, other.to_string()),
+    }
+}
+
+fn no_file(path: &Path, error: &io::Error) -> Failure {
     let exit = if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed };
     Failure::new(exit, format!("cannot read {}", path.display())).cause(error)
 }
@@ -136,19 +102,34 @@ impl Manifests {
             .collect()
     }
 
-    /// What is wrong with the files themselves, without a word about what they
-    /// refer to: that may be in the store.
-    pub fn own_diagnostics(&self) -> Vec<Diagnostic> {
-        let known: HashSet<(&str, usize, usize)> = self.documents.iter().flat_map(places).collect();
-        let all = mt_capabilities::check(&self.documents);
-        let twice = |diagnostic: &Diagnostic| diagnostic.message.starts_with("there are two resources");
-        let own = |d: &Diagnostic| known.contains(&(d.file.as_str(), d.line, d.column)) || twice(d);
-        all.into_iter().filter(own).collect()
+    /// Whether the files have mistakes of their own, whatever is in the store.
+    pub fn is_broken(&self) -> bool {
+        let mut seen = HashSet::new();
+        let located = self.documents.iter().flat_map(|document| &document.resources);
+        let mut keys = located.map(|located| Key::of(&located.resource));
+        self.documents.iter().any(|document| !document.diagnostics.is_empty())
+            || !keys.all(|key| key.is_some_and(|key| seen.insert(key)))
     }
 
-    /// Everything that is wrong with the files, taken as the whole configuration.
+    /// What reading the files has found, without a look at what they refer to.
+    pub fn own_diagnostics(&self) -> Vec<Diagnostic> {
+        self.documents.iter().flat_map(|document| document.diagnostics.clone()).collect()
+    }
+
+    /// Everything that is wrong with the files on top of what is there.
+    pub fn diagnostics_onto(&self, base: &ResourceSet) -> Vec<Diagnostic> {
+        mt_capabilities::check_onto(&self.documents, base)
+    }
+
+    /// Everything that is wrong with the files, as far as that can be told
+    /// without the store.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
-        mt_capabilities::check(&self.documents)
+        self.diagnostics_onto(&references::stand_ins(&self.absent()))
+    }
+
+    /// What the files refer to and do not have.
+    pub fn absent(&self) -> BTreeSet<Key> {
+        references::absent(&self.resources())
     }
 
     /// Shows what the control plane found wrong where it stands in the files.
@@ -165,21 +146,21 @@ impl Manifests {
     }
 }
 
-fn places(document: &Document) -> impl Iterator<Item = (&str, usize, usize)> {
-    document.diagnostics.iter().map(|d| (d.file.as_str(), d.line, d.column))
-}
-
 /// From the form that the control plane sends: `backend/time:spec.http.url`.
 fn problem(field: &str, description: &str) -> Problem {
     let (resource, path) = field.split_once(':').unwrap_or((field, ""));
     let key = Key::parse(resource);
     let (kind, name) = resource.split_once('/').unwrap_or(("", resource));
+    // The hint follows the message in parentheses.
+    let hinted = description.strip_suffix(')').and_then(|text| text.rsplit_once(" ("));
+    let (message, hint) =
+        hinted.map_or((description, None), |(message, hint)| (message, Some(hint.to_owned())));
     Problem {
         kind: key.map(|key| key.kind).or_else(|| Kind::parse(kind)),
         name: name.to_owned(),
         path: path.to_owned(),
-        message: description.to_owned(),
-        hint: None,
+        message: message.to_owned(),
+        hint,
     }
 }
 
@@ -198,34 +179,31 @@ spec:
 ";
 
     #[test]
-    fn a_directory_is_read_with_what_is_below_it_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("sub")).unwrap();
-        fs::create_dir(dir.path().join(".git")).unwrap();
-        fs::write(dir.path().join("b.yaml"), BACKEND).unwrap();
-        fs::write(dir.path().join("sub/a.yml"), BACKEND.replace("time", "fetch")).unwrap();
-        for ignored in ["notes.md", ".b.yaml.swp", ".git/c.yaml", ".hidden.yaml"] {
-            fs::write(dir.path().join(ignored), "nonsense: [").unwrap();
-        }
-        let manifests = read(&[dir.path().to_owned()]).unwrap();
-        let names: Vec<String> =
-            manifests.resources().into_iter().map(|r| r.metadata.unwrap().name).collect();
-        assert_eq!(names, ["time", "fetch"]);
+    fn files_are_broken_by_mistakes_and_by_doubles() {
+        let parse = |texts: &[&str]| Manifests {
+            documents: texts.iter().map(|text| mt_capabilities::parse("a.yaml", text)).collect(),
+        };
+        assert!(!parse(&[BACKEND]).is_broken());
+        assert!(parse(&[BACKEND, BACKEND]).is_broken());
+        assert!(parse(&["kind: Nonsense"]).is_broken());
     }
 
     #[test]
     fn what_the_control_plane_finds_is_shown_in_the_file() {
         let manifests = Manifests { documents: vec![mt_capabilities::parse("a.yaml", BACKEND)] };
-        let details =
-            tonic_types::ErrorDetails::with_bad_request_violation("backend/time:spec.http.url", "is taken");
+        let details = tonic_types::ErrorDetails::with_bad_request_violation(
+            "backend/time:spec.http.url",
+            "is taken (use another)",
+        );
         let status = Status::with_error_details(Code::InvalidArgument, "1 problem", details);
         let failure = manifests.locate(Failure::new(Exit::Failed, "nothing was applied"), &status);
         let text = failure.render(crate::output::Format::Table);
-        assert!(text.contains("is taken") && text.contains("a.yaml:7:"), "{text}");
+        assert!(text.contains("error: is taken\n") && text.contains("a.yaml:7:"), "{text}");
+        assert!(text.contains("help: use another"), "{text}");
     }
 
     #[test]
     fn a_file_that_is_not_there_is_not_found() {
-        assert_eq!(read(&["/nonexistent/x.yaml".into()]).unwrap_err().exit, Exit::NotFound);
+        assert_eq!(load(&["/nonexistent/x.yaml".into()]).unwrap_err().exit, Exit::NotFound);
     }
 }

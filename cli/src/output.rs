@@ -32,13 +32,13 @@ pub const DIM: styling::Style = styling::Style::new().dimmed();
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people
+    // For people. (Not doc comments: clap would spread its help over lines.)
     Table,
-    /// For files
+    // For files.
     Yaml,
-    /// For programs
+    // For programs.
     Json,
-    /// Only names, one on a line
+    // Only names, one on a line.
     Name,
 }
 

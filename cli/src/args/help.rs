@@ -38,9 +38,9 @@ pub fn command() -> clap::Command {
     let command = Cli::command().styles(STYLES);
     let overview = overview(&command);
     command
-        .help_template("{about}\n\n{usage-heading} {usage}\n{after-help}\n{options}")
+        .help_template("{about}\n\n{usage-heading} {usage}{after-help}\n\nOptions:\n{options}")
         .after_help(overview)
-        .mut_subcommand("exit-codes", |c| c.help_template("{about-with-newline}\n{after-help}"))
+        .mut_subcommand("exit-codes", |c| c.help_template("{about}{after-help}"))
 }
 
 /// Reads the arguments of this process; prints help or the mistake and ends
@@ -65,7 +65,8 @@ pub fn try_parse(
 fn overview(command: &clap::Command) -> String {
     let mut text = String::new();
     for (group, names) in GROUPS {
-        let _ = writeln!(text, "\n{HEADING}{group}{HEADING:#}");
+        let gap = if text.is_empty() { "" } else { "\n" };
+        let _ = writeln!(text, "{gap}{HEADING}{group}{HEADING:#}");
         for name in names {
             let about = match command.find_subcommand(name).and_then(clap::Command::get_about) {
                 Some(about) => about.to_string(),
@@ -74,7 +75,7 @@ fn overview(command: &clap::Command) -> String {
             let _ = writeln!(text, "  {LITERAL}{name:<11}{LITERAL:#} {about}");
         }
     }
-    text
+    text.trim_end().to_owned()
 }
 
 /// The text of `mtctl help exit-codes`.
@@ -83,7 +84,7 @@ pub fn exit_codes() -> String {
     for code in Exit::ALL {
         let _ = writeln!(text, "  {:>3}  {}", code as u8, code.meaning());
     }
-    text
+    text.trim_end().to_owned()
 }
 
 pub const UP: &str = "\
@@ -202,8 +203,7 @@ Examples:
 pub const EXIT_CODES_EXAMPLES: &str = "\
 Examples:
   mtctl diff -f ./capabilities > /dev/null || echo 'the files differ'
-  mtctl validate -f ./capabilities; echo $?
-";
+  mtctl validate -f ./capabilities; echo $?";
 
 pub const DEMO_SERVER: &str = "\
 Examples:

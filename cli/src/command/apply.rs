@@ -1,9 +1,11 @@
 //! `mtctl apply`: files become a generation. Also how changes are printed, by
 //! every command that makes or shows some.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
-use mt_proto::pb::control as pb;
+use mt_proto::{pb::control as pb, resource::ResourceSet};
 
 use super::Context;
 use crate::{
@@ -14,8 +16,7 @@ use crate::{
 };
 
 pub async fn run(context: &Context, args: &ApplyArgs) -> Result<Exit, Failure> {
-    let manifests = manifests::read(&args.files.filename)?;
-    let mut client = context.client().await?;
+    let (manifests, mut client) = read(context, &args.files.filename, "nothing was applied").await?;
     let request = pb::ApplyRequest {
         resources: manifests.resources(),
         prune_labels: args.prune_label.iter().cloned().collect(),
@@ -27,6 +28,32 @@ pub async fn run(context: &Context, args: &ApplyArgs) -> Result<Exit, Failure> {
     let answer = send(&mut client, &manifests, request).await?;
     print(context, answer.generation, &answer.changes, args.dry_run)?;
     Ok(Exit::Ok)
+}
+
+/// Reads files that are meant for the control plane, and connects to it.
+///
+/// # Errors
+/// When the files have mistakes: then with all of them, those that show only
+/// beside what is in the store too. `doing` says what did not happen.
+pub async fn read(context: &Context, paths: &[PathBuf], doing: &str) -> Result<(Manifests, Client), Failure> {
+    let manifests = manifests::load(paths)?;
+    let connected = context.client().await;
+    if !manifests.is_broken() {
+        return Ok((manifests, connected?));
+    }
+    let stored = match connected {
+        Ok(mut client) => client.list(None, &[], 0).await.ok(),
+        Err(_) => None,
+    };
+    let diagnostics = match stored {
+        Some((stored, _)) => {
+            let (base, _) = ResourceSet::gather(stored.into_iter().filter_map(|stored| stored.resource));
+            manifests.diagnostics_onto(&base)
+        }
+        // Without the store, what refers to it cannot be judged.
+        None => manifests.own_diagnostics(),
+    };
+    Err(manifests::report(&diagnostics, doing))
 }
 
 /// Applies what was read from files.

@@ -50,6 +50,9 @@ fn references(args: &DeleteArgs) -> Result<Vec<pb::ResourceRef>, Failure> {
         let names: BTreeSet<&String> = args.names.iter().collect();
         return Ok(names.into_iter().map(|name| reference(kind, name)).collect());
     }
-    let manifests = manifests::read(&args.filename)?;
+    let manifests = manifests::load(&args.filename)?;
+    if manifests.is_broken() {
+        return Err(manifests::report(&manifests.own_diagnostics(), "nothing was deleted"));
+    }
     Ok(manifests.resources().iter().filter_map(reference_of).collect())
 }

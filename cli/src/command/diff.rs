@@ -61,8 +61,7 @@ async fn changes(context: &Context, args: &DiffArgs) -> Result<Vec<pb::Change>, 
             Err(status) => Err(client.failure("cannot compare the generations", &status)),
         };
     }
-    let manifests = manifests::read(&args.filename)?;
-    let mut client = context.client().await?;
+    let (manifests, mut client) = apply::read(context, &args.filename, "cannot compare").await?;
     let request = pb::ApplyRequest {
         resources: manifests.resources(),
         prune_labels: args.prune_label.iter().cloned().collect(),

@@ -96,9 +96,14 @@ fn table(resources: &[pb::StoredResource], with_kind: bool) -> String {
     table.render()
 }
 
-/// What a resource says, on one line.
-pub fn summary(resource: &Resource) -> String {
-    let text = match &resource.spec {
+/// What a resource says, on one line of bounded length.
+fn summary(resource: &Resource) -> String {
+    shorten(&exact(resource), SUMMARY_CHARS_MAX)
+}
+
+/// What a resource says or runs, whole.
+pub fn exact(resource: &Resource) -> String {
+    match &resource.spec {
         Some(Spec::Gateway(gateway)) => count(gateway.members.len(), "member"),
         Some(Spec::Backend(backend)) => {
             let off = if backend.disabled { "(disabled) " } else { "" };
@@ -121,8 +126,7 @@ pub fn summary(resource: &Resource) -> String {
         },
         Some(Spec::Principal(principal)) => principal.display_name.clone(),
         None => String::new(),
-    };
-    shorten(&text, SUMMARY_CHARS_MAX)
+    }
 }
 
 /// A word as it would have to be typed in a shell.

@@ -6,7 +6,7 @@ use super::Context;
 use crate::{
     args::FilesArgs,
     client, manifests,
-    output::{Exit, Failure, Format, GOOD, count},
+    output::{DIM, Exit, Failure, Format, GOOD, count},
 };
 
 pub fn run(context: &Context, args: &FilesArgs) -> Result<Exit, Failure> {
@@ -27,6 +27,14 @@ pub fn run(context: &Context, args: &FilesArgs) -> Result<Exit, Failure> {
             context.output.data(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?
         }
         Format::Table => {}
+    }
+    let absent = manifests.absent();
+    if !absent.is_empty() {
+        let names: Vec<String> = absent.iter().map(ToString::to_string).collect();
+        context.output.say(format_args!(
+            "{DIM}note:{DIM:#} not in these files, so taken as being in the store: {}",
+            names.join(", ")
+        ));
     }
     let files = count(manifests.documents.len(), "file");
     context.output.say(format_args!("{GOOD}valid{GOOD:#}: {} in {files}", count(names.len(), "resource")));

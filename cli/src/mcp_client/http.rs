@@ -90,10 +90,6 @@ impl Endpoint {
         Ok(Self { client: builder.build().map_err(Error::Setup)?, url })
     }
 
-    pub fn url(&self) -> &Url {
-        &self.url
-    }
-
     /// Posts one message. Dropping the future closes the connection, which
     /// cancels a modern request and does nothing to a legacy one.
     ///

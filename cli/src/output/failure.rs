@@ -91,7 +91,7 @@ impl Failure {
         }
         let mut text = String::new();
         if !self.report.is_empty() {
-            let _ = writeln!(text, "{}", self.report.trim_end());
+            let _ = writeln!(text, "{}\n", self.report.trim_end());
         }
         let _ = write!(text, "{BAD}error{BAD:#}{STRONG}: {}{STRONG:#}", escape(&self.message));
         let mut section = |label: &str, lines: &[String]| {

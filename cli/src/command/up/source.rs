@@ -1,0 +1,185 @@
+//! The capability files that `mtctl up` serves and follows.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mt_proto::pb::resource::{Resource, backend::Transport, resource::Spec};
+use notify_debouncer_full::{
+    DebounceEventResult, Debouncer, RecommendedCache, new_debouncer,
+    notify::{RecommendedWatcher, RecursiveMode},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    manifests::{self, Manifests},
+    output::{Exit, Failure},
+};
+
+/// Editors write a file in several steps; they are one change.
+const DEBOUNCE: Duration = Duration::from_millis(250);
+
+/// What is served where nothing is configured.
+const DEMO: &str = include_str!("../../../../capabilities/library/demo.yaml");
+
+/// Directories and files, always read as a whole.
+#[derive(Clone, Debug)]
+pub struct Source {
+    paths: Vec<PathBuf>,
+}
+
+impl Source {
+    /// None if there are no paths.
+    ///
+    /// # Errors
+    /// When one of them is not there.
+    pub fn new(paths: &[PathBuf]) -> Result<Option<Self>, Failure> {
+        if let Some(missing) = paths.iter().find(|path| !path.exists()) {
+            return Err(Failure::new(Exit::NotFound, format!("{} is not there", missing.display()))
+                .try_this("mtctl up DIR, with a directory of capability files"));
+        }
+        Ok((!paths.is_empty()).then(|| Self { paths: paths.to_vec() }))
+    }
+
+    /// The paths as they were given.
+    pub fn name(&self) -> String {
+        let names: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        names.join(", ")
+    }
+
+    /// Reads everything. Blocks.
+    ///
+    /// # Errors
+    /// With all mistakes, if there is one.
+    pub fn read(&self) -> Result<Manifests, Failure> {
+        let manifests = manifests::load(&self.paths)?;
+        if manifests.is_broken() {
+            return Err(manifests::report(&manifests.diagnostics(), "the files are not valid"));
+        }
+        Ok(manifests)
+    }
+
+    /// As [`Source::read`], off the async threads.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub async fn read_in_background(&self) -> Result<Manifests, Failure> {
+        let source = self.clone();
+        let read = tokio::task::spawn_blocking(move || source.read()).await;
+        read.unwrap_or_else(|error| Err(Failure::new(Exit::Failed, "cannot read the files").cause(error)))
+    }
+
+    /// Follows changes from now on.
+    ///
+    /// # Errors
+    /// When the system cannot follow them.
+    pub fn watch(&self) -> Result<Changes, Failure> {
+        // One that waits is enough: everything is read again anyway.
+        let (sender, receiver) = mpsc::channel(1);
+        let handler = move |result: DebounceEventResult| {
+            // Reading is also an event, and would feed on itself.
+            let changed = result.map_or(true, |events| events.iter().any(|event| !event.kind.is_access()));
+            if changed {
+                _ = sender.try_send(());
+            }
+        };
+        let failed = |error| {
+            Failure::new(Exit::Failed, format!("cannot follow changes of {}", self.name()))
+                .cause(error)
+                .note("on Linux, fs.inotify.max_user_watches may be too low")
+        };
+        let mut watcher = new_debouncer(DEBOUNCE, None, handler).map_err(failed)?;
+        for (path, mode) in self.watched() {
+            watcher.watch(path, mode).map_err(failed)?;
+        }
+        Ok(Changes { _watcher: watcher, receiver })
+    }
+
+    /// A file is followed through its directory: editors put a new one in its place.
+    fn watched(&self) -> BTreeSet<(PathBuf, RecursiveMode)> {
+        let watch = |path: &PathBuf| {
+            if path.is_dir() {
+                return (path.clone(), RecursiveMode::Recursive);
+            }
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            (parent.unwrap_or(Path::new(".")).to_owned(), RecursiveMode::NonRecursive)
+        };
+        self.paths.iter().map(watch).collect()
+    }
+}
+
+/// Changes of files, as they happen.
+pub struct Changes {
+    _watcher: Debouncer<RecommendedWatcher, RecommendedCache>,
+    receiver: mpsc::Receiver<()>,
+}
+
+impl Changes {
+    /// Waits for a change. Cancel safe.
+    pub async fn next(&mut self) {
+        if self.receiver.recv().await.is_none() {
+            // The watcher is gone; nothing will change any more.
+            std::future::pending().await
+        }
+    }
+}
+
+/// The resources of the demo, run by `program`: wherever that is, it need not
+/// be in PATH.
+///
+/// # Errors
+/// When the path of the program is not text.
+pub fn demo(program: &Path) -> Result<Vec<Resource>, Failure> {
+    let command = program.to_str().ok_or_else(|| {
+        Failure::new(Exit::Failed, "cannot run the demo").cause(format!("{} is not UTF-8", program.display()))
+    })?;
+    let document = mt_capabilities::parse("demo.yaml", DEMO);
+    let mut resources: Vec<Resource> =
+        document.resources.into_iter().map(|located| located.resource).collect();
+    for resource in &mut resources {
+        if let Some(Spec::Backend(backend)) = &mut resource.spec
+            && let Some(Transport::Stdio(stdio)) = &mut backend.transport
+        {
+            command.clone_into(&mut stdio.command);
+        }
+    }
+    Ok(resources)
+}
+
+#[cfg(test)]
+mod tests {
+    use mt_proto::resource::ResourceSet;
+
+    use super::*;
+
+    #[test]
+    fn the_demo_compiles() {
+        let resources = demo(Path::new("/usr/bin/mtctl")).unwrap();
+        assert!(resources.iter().any(|resource| format!("{resource:?}").contains("/usr/bin/mtctl")));
+        let (set, problems) = ResourceSet::gather(resources);
+        assert_eq!(problems, []);
+        assert!(set.compile().is_ok_and(|compiled| compiled.backends.len() == 1));
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_refused() {
+        assert_eq!(Source::new(&["/nonexistent".into()]).unwrap_err().exit, Exit::NotFound);
+        assert!(Source::new(&[]).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_change_is_seen_and_reading_is_not_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.yaml");
+        std::fs::write(&file, "a").unwrap();
+        let source = Source::new(&[dir.path().to_owned()]).unwrap().unwrap();
+        let mut changes = source.watch().unwrap();
+        std::fs::read(&file).unwrap();
+        let quiet = tokio::time::timeout(DEBOUNCE * 3, changes.next()).await;
+        assert!(quiet.is_err(), "reading is not a change");
+        std::fs::write(&file, "b").unwrap();
+        tokio::time::timeout(Duration::from_secs(10), changes.next()).await.expect("a change");
+    }
+}
