@@ -52,8 +52,8 @@ use mt_proto::{
     resource::{Backend, ResourceName, Transport},
 };
 use tokio::{
-    sync::{Mutex, Semaphore, watch},
-    time::{Instant, timeout, timeout_at},
+    sync::{Mutex, Semaphore, TryAcquireError, watch},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +96,9 @@ enum Leg {
     Http(Box<Http>),
     Stdio(Arc<Stdio>),
 }
+
+/// How long an upstream that is being closed still takes calls.
+const CLOSE_GRACE: Duration = Duration::from_millis(50);
 
 const KNOWN: u8 = 1;
 const LEGACY: u8 = 2;
@@ -159,11 +162,16 @@ impl Upstream {
         if self.config.disabled {
             return Err(CallError::Disabled { backend: self.config.name.clone() });
         }
-        let limit = self.config.concurrent_calls_max;
-        let _slot = self
-            .slots
-            .try_acquire()
-            .map_err(|_| CallError::Overloaded { backend: self.config.name.clone(), limit })?;
+        let _slot = self.slots.try_acquire().map_err(|error| match error {
+            TryAcquireError::NoPermits => {
+                let limit = self.config.concurrent_calls_max;
+                CallError::Overloaded { backend: self.config.name.clone(), limit }
+            }
+            TryAcquireError::Closed => CallError::Unreachable {
+                backend: self.config.name.clone(),
+                reason: "its configuration has been replaced".to_owned(),
+            },
+        })?;
         let era = call.client.version.era();
         let time = call.deadline.saturating_duration_since(Instant::now());
         let timed_out = || CallError::Timeout { backend: self.config.name.clone(), limit: time };
@@ -292,6 +300,8 @@ impl Upstream {
     /// Takes no new calls, lets those that run finish for up to `deadline`, and
     /// closes what is open.
     pub async fn close(&self, deadline: Duration) {
+        // A call that has just chosen this upstream may not have begun.
+        sleep(CLOSE_GRACE.min(deadline)).await;
         let all = u32::try_from(self.config.concurrent_calls_max).unwrap_or(u32::MAX);
         let drained = timeout(deadline, self.slots.acquire_many(all)).await;
         if drained.is_err() {
@@ -344,3 +354,6 @@ fn repeat(error: &CallError) -> CallError {
         CallError::InvalidParams { reason } => CallError::InvalidParams { reason: reason.clone() },
     }
 }
+
+#[cfg(test)]
+mod tests;
