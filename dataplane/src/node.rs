@@ -37,7 +37,8 @@ impl Table {
 /// What a node has in service.
 pub struct Node {
     pub tracker: TaskTracker,
-    pub shutdown: CancellationToken,
+    /// No new calls are taken: streams that would never end do.
+    pub draining: CancellationToken,
     table: ArcSwap<Table>,
     in_service: watch::Sender<(u64, u64)>,
     keys: ArcSwap<KeyRing>,
@@ -47,12 +48,14 @@ pub struct Node {
 
 impl Node {
     /// A node with nothing in service. Until [`set_keys`](Self::set_keys) it
-    /// seals with a key of its own that no other node opens.
-    pub fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Arc<Self> {
+    /// seals with a key of its own that no other node opens. `draining` ends
+    /// what waits for news; `stopped` ends the backends' side, when the calls
+    /// that were under way are done.
+    pub fn new(tracker: TaskTracker, draining: CancellationToken, stopped: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
-            upstream_shared: Shared::new(tracker.clone(), shutdown.clone()),
+            upstream_shared: Shared::new(tracker.clone(), stopped),
             tracker,
-            shutdown,
+            draining,
             table: ArcSwap::default(),
             in_service: watch::Sender::new((0, 0)),
             keys: ArcSwap::from_pointee(KeyRing::ephemeral()),

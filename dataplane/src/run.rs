@@ -87,7 +87,7 @@ pub async fn run(
     // Also when this future is dropped: the control thread must not outlive it.
     let _stops = stop.clone().drop_guard();
     let tracker = TaskTracker::new();
-    let node = Node::new(tracker.clone(), stop.clone());
+    let node = Node::new(tracker.clone(), shutdown.clone(), stop.clone());
     let (keep, kept) = Keep::channel();
     let serving = Arc::new(AtomicBool::new(false));
     let target = Target { node: node.clone(), calls: Handle::current(), keep, serving: serving.clone() };

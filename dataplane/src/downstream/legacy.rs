@@ -298,7 +298,7 @@ fn attend(node: Arc<Node>, session: Arc<Session>) {
             () = said => {}
             () = announced => {}
             () = session.ended.cancelled() => {}
-            () = node.shutdown.cancelled() => {}
+            () = node.draining.cancelled() => {}
         }
         session.inbox.finish();
     });

@@ -89,7 +89,7 @@ pub async fn listen(
     let mut digests = digests(view);
     loop {
         tokio::select! {
-            () = node.shutdown.cancelled() => break,
+            () = node.draining.cancelled() => break,
             changed = in_service.changed() => {
                 let snapshot = node.snapshot();
                 let Some(now) = snapshot.gateways.get(&view.gateway.name).filter(|_| changed.is_ok()) else { break };
