@@ -205,3 +205,14 @@ fn make_private_dir(path: &Path) -> io::Result<()> {
 async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
+
+/// Runs work that grows with the configuration, so that it does not hold up a
+/// thread that carries streams. Panics as the work does.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is going away, and with it whoever waits.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}

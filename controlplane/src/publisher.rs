@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    catalog,
+    blocking, catalog,
     discovery::{Stamp, View, ViewItem},
     store::{self, BlobHash, Entry, LogId, State, Store},
 };
@@ -48,7 +48,7 @@ pub struct Published {
     resources: BTreeMap<Key, Arc<Decoded<Resource>>>,
     /// By the name of the backend.
     catalogs: BTreeMap<String, Arc<Decoded<Catalog>>>,
-    views: Mutex<HashMap<Labels, Arc<OnceLock<Part>>>>,
+    parts: Mutex<HashMap<Labels, Cell>>,
 }
 
 /// What is kept of an entry of the store from one publication to the next.
@@ -56,6 +56,14 @@ struct Decoded<T> {
     hash: BlobHash,
     message: Arc<T>,
     items: Vec<(Arc<str>, ViewItem)>,
+}
+
+/// A part that is made when it is first needed.
+#[derive(Default)]
+struct Cell {
+    part: Arc<OnceLock<Part>>,
+    /// Somebody has asked for it, and may ask for the next one too.
+    used: bool,
 }
 
 /// What nodes with certain labels serve.
@@ -73,11 +81,12 @@ impl Published {
             set: ResourceSet::default(),
             resources: BTreeMap::new(),
             catalogs: BTreeMap::new(),
-            views: Mutex::default(),
+            parts: Mutex::default(),
         }
     }
 
-    /// What these states say. What is the same as in `before` is taken from there.
+    /// What these states say. What is the same as in `before` is taken from
+    /// there; views that were asked for there are made at once. Takes a while.
     pub fn new(before: &Published, config: &State, catalog: &State) -> Self {
         let mut set = ResourceSet::default();
         let mut resources = BTreeMap::new();
@@ -102,7 +111,18 @@ impl Published {
             catalogs.insert(backend.to_owned(), decoded);
         }
         let stamp = Stamp { generation: config.revision, catalog_revision: catalog.revision };
-        Self { stamp, set, resources, catalogs, views: Mutex::default() }
+        let published = Self { stamp, set, resources, catalogs, parts: Mutex::default() };
+        let used = before.parts.lock().iter().filter(|(_, cell)| cell.used).map(|(l, _)| l.clone()).collect();
+        published.prepare(used);
+        published
+    }
+
+    /// So that nobody has to wait for a view in the middle of other work.
+    fn prepare(&self, wanted: Vec<Labels>) {
+        for labels in wanted {
+            let part = OnceLock::from(self.make_part(&labels));
+            self.parts.lock().insert(labels, Cell { part: Arc::new(part), used: false });
+        }
     }
 
     /// What a node with these labels is to have.
@@ -129,8 +149,13 @@ impl Published {
     fn part_for(&self, labels: &Labels) -> Part {
         // The lock is for the table only: making a view may take a while, and
         // others wait for it only if they have the same labels.
-        let cell = self.views.lock().entry(labels.clone()).or_default().clone();
-        cell.get_or_init(|| self.make_part(labels)).clone()
+        let part = {
+            let mut parts = self.parts.lock();
+            let cell = parts.entry(labels.clone()).or_default();
+            cell.used = true;
+            cell.part.clone()
+        };
+        part.get_or_init(|| self.make_part(labels)).clone()
     }
 
     fn make_part(&self, labels: &Labels) -> Part {
@@ -267,10 +292,10 @@ impl Publisher {
         let config = self.store.state(LogId::Config, None).await?;
         let catalog = self.store.state(LogId::Catalog, None).await?;
         let before = self.published.borrow().clone();
-        let published = Published::new(&before, &config, &catalog);
-        if published.stamp == before.stamp {
+        if (before.stamp.generation, before.stamp.catalog_revision) == (config.revision, catalog.revision) {
             return Ok(());
         }
+        let published = blocking(move || Published::new(&before, &config, &catalog)).await;
         info!(version = %published.stamp, resources = published.set.len(), "publishing");
         metrics::gauge!("mt_config_generation").set(published.stamp.generation as f64);
         metrics::gauge!("mt_catalog_revision").set(published.stamp.catalog_revision as f64);

@@ -20,7 +20,10 @@ use prost::Message;
 use tracing::info;
 
 pub use self::plan::{Edit, Selection};
-use crate::store::{self, Commit, LogId, Note, State, Store, Write};
+use crate::{
+    blocking,
+    store::{self, Commit, LogId, Note, State, Store, Write},
+};
 
 /// Resources in one change.
 pub const CHANGES_MAX: usize = 10_000;
@@ -168,7 +171,8 @@ impl Registry {
             return Ok(loaded.clone());
         }
         let revision = (generation != 0).then_some(generation);
-        let loaded = Arc::new(Loaded::new(self.store.state(LogId::Config, revision).await?)?);
+        let state = self.store.state(LogId::Config, revision).await?;
+        let loaded = Arc::new(blocking(move || Loaded::new(state)).await?);
         let mut cache = self.loaded.lock();
         cache.retain(|other| other.generation != loaded.generation);
         if cache.len() >= LOADED_MAX {
@@ -281,8 +285,8 @@ impl Registry {
             if terms.expected_generation != 0 && terms.expected_generation != head {
                 return Err(Error::Moved { expected: terms.expected_generation, head });
             }
-            let edits = plan(&now)?;
-            check(&now.set, &edits)?;
+            let planned = plan(&now)?;
+            let edits = blocking(move || check(&now.set, &planned).map(|()| planned)).await?;
             if terms.dry_run || edits.is_empty() {
                 return Ok(Outcome { generation: head, edits });
             }

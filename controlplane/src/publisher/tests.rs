@@ -196,3 +196,14 @@ fn an_entry_that_cannot_be_read_is_left_out() {
     let published = Published::new(&Published::empty(), &config, &state(1, [("x".to_owned(), vec![])]));
     assert!(published.set.is_empty());
 }
+
+#[test]
+fn views_that_are_in_use_are_ready_before_they_are_asked_for() {
+    let config = |revision| config(revision, &[gateway("east", &["a"], "east"), backend("a", false)]);
+    let first = Published::new(&Published::empty(), &config(1), &state(0, []));
+    first.view_for(&labels("east"));
+    let second = Published::new(&first, &config(2), &state(0, []));
+    assert!(second.parts.lock()[&labels("east")].part.get().is_some());
+    let third = Published::new(&second, &config(3), &state(0, []));
+    assert!(third.parts.lock().is_empty(), "nobody asked for it any more");
+}

@@ -85,6 +85,20 @@ async fn a_set_that_does_not_compile_is_refused_with_its_fields() {
 }
 
 #[tokio::test]
+async fn a_thousand_problems_still_reach_a_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = Plane::start(dir.path()).await;
+    let bad: Vec<Resource> = (0..1000).map(|index| gateway(&format!("g{index}"), &["missing"])).collect();
+    let refused = plane.apply(&bad).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let details = refused.get_error_details();
+    assert!(details.bad_request().unwrap().field_violations.len() >= 20);
+    let problems = &details.error_info().unwrap().metadata["problems"];
+    assert!(problems.parse::<usize>().unwrap() >= 1000, "{problems}");
+    plane.stop().await;
+}
+
+#[tokio::test]
 async fn errors_have_the_codes_that_clients_tell_apart() {
     let dir = tempfile::tempdir().unwrap();
     let plane = Plane::start(dir.path()).await;
