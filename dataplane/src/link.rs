@@ -196,7 +196,7 @@ impl Stream {
 
     /// Tells the status if it has changed, or if nothing was said for long.
     fn tell_status(&mut self, now: Instant) {
-        let status = status(&self.node, &self.listings.borrow());
+        let status = status(&self.node, &self.reports.leased, &self.listings.borrow());
         let due = self.told.as_ref().is_none_or(|(last, at)| *last != status || now >= *at + self.heartbeat);
         if !due {
             return;
@@ -268,7 +268,7 @@ impl Reports {
     }
 }
 
-fn status(node: &Node, listings: &BTreeMap<ResourceName, Listing>) -> Status {
+fn status(node: &Node, leased: &Leases, listings: &BTreeMap<ResourceName, Listing>) -> Status {
     let snapshot = node.snapshot();
     let mut upstreams = node.upstreams();
     upstreams.sort_by(|a, b| a.config().name.cmp(&b.config().name));
@@ -276,7 +276,7 @@ fn status(node: &Node, listings: &BTreeMap<ResourceName, Listing>) -> Status {
         let name = &upstream.config().name;
         let tools = snapshot.catalogs.get(name).map_or(0, |catalog| catalog.tools.len());
         let failure = listings.get(name).and_then(|listing| listing.failure.as_deref());
-        let (state, reason) = explain(&upstream.state().borrow(), failure);
+        let (state, reason) = explain(&upstream.state().borrow(), leased.contains(name), failure);
         BackendStatus {
             backend: name.to_string(),
             state: state.into(),
@@ -291,13 +291,19 @@ fn status(node: &Node, listings: &BTreeMap<ResourceName, Listing>) -> Status {
     }
 }
 
-/// A state in one word, and why.
-fn explain(state: &UpstreamState, listing_failure: Option<&str>) -> (BackendState, String) {
+/// A state in one word, and why. A backend that this node does not list may
+/// not have been asked at all.
+fn explain(
+    state: &UpstreamState,
+    listed_here: bool,
+    listing_failure: Option<&str>,
+) -> (BackendState, String) {
     match (state, listing_failure) {
         // It takes calls, but nobody knows what it offers now.
         (UpstreamState::Ready, Some(failure)) => (BackendState::Degraded, failure.to_owned()),
         (UpstreamState::Ready, None) => (BackendState::Ready, String::new()),
-        (UpstreamState::Starting, _) => (BackendState::Starting, String::new()),
+        (UpstreamState::Starting, _) if listed_here => (BackendState::Starting, String::new()),
+        (UpstreamState::Starting, _) => (BackendState::Unspecified, String::new()),
         (UpstreamState::Degraded { reason }, _) => (BackendState::Degraded, reason.clone()),
         (UpstreamState::Unavailable { reason }, _) => (BackendState::Unavailable, reason.clone()),
         (UpstreamState::NeedsAuth, _) => {
@@ -369,9 +375,15 @@ mod tests {
 
     #[test]
     fn a_backend_whose_listing_fails_is_degraded_and_says_why() {
-        let (state, reason) = explain(&UpstreamState::Ready, Some("tools/list failed: no"));
+        let (state, reason) = explain(&UpstreamState::Ready, true, Some("tools/list failed: no"));
         assert_eq!((state, reason.as_str()), (BackendState::Degraded, "tools/list failed: no"));
         let down = UpstreamState::Unavailable { reason: "refused".into() };
-        assert_eq!(explain(&down, Some("x")), (BackendState::Unavailable, "refused".to_owned()));
+        assert_eq!(explain(&down, true, Some("x")), (BackendState::Unavailable, "refused".to_owned()));
+    }
+
+    #[test]
+    fn of_a_backend_that_was_never_asked_nothing_is_said() {
+        assert_eq!(explain(&UpstreamState::Starting, true, None).0, BackendState::Starting);
+        assert_eq!(explain(&UpstreamState::Starting, false, None).0, BackendState::Unspecified);
     }
 }

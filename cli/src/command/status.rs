@@ -44,12 +44,13 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
 }
 
 /// The state of a backend over all nodes that serve it: the worst one, so that
-/// trouble on one node is not hidden by the health of another.
+/// trouble on one node is not hidden by the health of another. A node that has
+/// not asked it yet says nothing.
 pub fn worst(backend: &pb::FleetBackend) -> (BackendState, &str) {
     let severity = |status: &&BackendStatus| match status.state() {
-        BackendState::Ready => 0,
-        BackendState::Disabled => 1,
-        BackendState::Unspecified => 2,
+        BackendState::Unspecified => 0,
+        BackendState::Ready => 1,
+        BackendState::Disabled => 2,
         BackendState::Starting => 3,
         BackendState::Degraded => 4,
         BackendState::NeedsAuth => 5,
