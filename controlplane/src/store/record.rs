@@ -286,6 +286,22 @@ pub mod tests {
         [frame_header(&payload).as_slice(), &payload].concat()
     }
 
+    /// After so many empty commits of the configuration.
+    pub fn position(revisions: u64) -> Position {
+        (1..=revisions).fold(Position::START, |position, revision| {
+            let record = Record {
+                log: LogId::Config,
+                revision,
+                time_ms: 0,
+                author: String::new(),
+                message: String::new(),
+                steps: vec![],
+                previous: position.chain(),
+            };
+            position.after(&record, &record.encode()).unwrap()
+        })
+    }
+
     fn records() -> impl Strategy<Value = Record> {
         let value = vec(any::<u8>(), 0..64);
         let step =

@@ -122,24 +122,8 @@ impl Sidecar {
 
 #[cfg(test)]
 mod tests {
-    use super::super::LogId;
-    use super::super::record::Record;
+    use super::super::record::tests::position;
     use super::*;
-
-    fn position(revisions: u64) -> Position {
-        (1..=revisions).fold(Position::START, |position, revision| {
-            let record = Record {
-                log: LogId::Config,
-                revision,
-                time_ms: 0,
-                author: String::new(),
-                message: String::new(),
-                steps: vec![],
-                previous: position.chain(),
-            };
-            position.after(&record, &record.encode()).unwrap()
-        })
-    }
 
     fn written(dir: &Path) -> Vec<u8> {
         let mut sidecar = Sidecar::create(dir, Uuid::from_u128(9), position(0)).unwrap();

@@ -238,24 +238,8 @@ impl<'a> Reading<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::LogId;
-    use super::super::record::Record;
+    use super::super::record::tests::position;
     use super::*;
-
-    fn position(revisions: u64) -> Position {
-        (1..=revisions).fold(Position::START, |position, revision| {
-            let record = Record {
-                log: LogId::Config,
-                revision,
-                time_ms: 0,
-                author: String::new(),
-                message: String::new(),
-                steps: vec![],
-                previous: position.chain(),
-            };
-            position.after(&record, &record.encode()).unwrap()
-        })
-    }
 
     #[test]
     fn only_what_nobody_was_promised_is_cut() {
