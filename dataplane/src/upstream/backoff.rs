@@ -28,6 +28,11 @@ impl Backoff {
         self.why = why;
     }
 
+    /// How often in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// When it may be tried again, if it has ever failed.
     pub fn not_before(&self) -> Option<Instant> {
         self.not_before

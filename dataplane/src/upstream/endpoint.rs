@@ -221,7 +221,7 @@ impl Endpoint {
         let unsent = cause
             .and_then(|cause| cause.downcast_ref::<hyper::Error>())
             .is_some_and(hyper::Error::is_canceled);
-        let reason = cause.map_or_else(|| error.to_string(), |cause| chain(cause));
+        let reason = cause.map_or_else(|| error.to_string(), chain);
         if error.is_connect() || unsent { self.unreachable(reason) } else { self.lost(reason) }
     }
 }

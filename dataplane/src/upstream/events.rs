@@ -22,19 +22,20 @@ const RECONNECT_MIN: Duration = Duration::from_secs(1);
 const RECONNECT_MAX: Duration = Duration::from_secs(30);
 
 /// Keeps the stream open until the session is over, the client is gone, or the
-/// backend says that it has none.
-pub async fn run(legacy: Arc<Legacy>, session: Arc<Session>, events: Caller) {
+/// backend says that it has none. Without `events` only hints come of it: that
+/// is the node's own session, and whoever lists for the node may change.
+pub async fn run(legacy: Arc<Legacy>, session: Arc<Session>, events: Option<Caller>) {
     if legacy.may_have_event_stream() {
         let over = session.over.clone();
-        _ = over.run_until_cancelled(listen(&legacy, &session, &events)).await;
+        _ = over.run_until_cancelled(listen(&legacy, &session, events.as_ref())).await;
     }
 }
 
-async fn listen(legacy: &Arc<Legacy>, session: &Arc<Session>, events: &Caller) {
+async fn listen(legacy: &Arc<Legacy>, session: &Arc<Session>, events: Option<&Caller>) {
     let mut cursor = Cursor::default();
     let mut wait = RECONNECT_MIN;
     let mut opened_before = false;
-    while !events.is_gone() {
+    while events.is_none_or(|events| !events.is_gone()) {
         match open(legacy, session, &cursor).await {
             Open::Stream(stream) => {
                 if opened_before && cursor.last_event_id.is_none() {
@@ -55,7 +56,7 @@ async fn listen(legacy: &Arc<Legacy>, session: &Arc<Session>, events: &Caller) {
 }
 
 enum Open {
-    Stream(EventStream),
+    Stream(Box<EventStream>),
     Later,
     Never,
 }
@@ -69,7 +70,7 @@ async fn open(legacy: &Arc<Legacy>, session: &Arc<Session>, cursor: &Cursor) -> 
         return Open::Later;
     };
     match endpoint.read(response).await {
-        Ok(Reply::Events(body)) => Open::Stream(EventStream::new(body)),
+        Ok(Reply::Events(body)) => Open::Stream(Box::new(EventStream::new(body))),
         Ok(Reply::Refused(refusal)) if refusal.status == StatusCode::METHOD_NOT_ALLOWED => {
             // Of the server, not of the session: no other session has to ask.
             legacy.no_event_stream.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -85,8 +86,8 @@ async fn open(legacy: &Arc<Legacy>, session: &Arc<Session>, cursor: &Cursor) -> 
 async fn read(
     legacy: &Arc<Legacy>,
     session: &Arc<Session>,
-    events: &Caller,
-    mut stream: EventStream,
+    events: Option<&Caller>,
+    mut stream: Box<EventStream>,
     cursor: &mut Cursor,
 ) -> bool {
     let replies = PostReplies { legacy: Arc::clone(legacy), session: Some(session.clone()) };
@@ -100,9 +101,11 @@ async fn read(
             }
             Ok(Message::Notification(told)) => {
                 legacy.hints.pass(&told.method, &bytes);
-                questions.beside(events.notify(bytes)).await;
+                if let Some(events) = events {
+                    questions.beside(events.notify(bytes)).await;
+                }
             }
-            Ok(Message::Request(request)) => questions.take(request, Some(events)),
+            Ok(Message::Request(request)) => questions.take(request, events),
             Ok(Message::Response(_)) => legacy.endpoint.meters.strays.increment(1),
             Err(_) => legacy.endpoint.meters.garbage.increment(1),
         }

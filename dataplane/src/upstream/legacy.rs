@@ -221,8 +221,13 @@ impl Legacy {
         };
         match outcome.map(Arc::new) {
             Ok(session) if leg.session.opened(Some(&session)) => {
-                if let (Some(events), false) = (&client.events, matches!(leg.key, LegKey::Pooled { .. })) {
-                    self.shared.tasks.spawn(events::run(Arc::clone(&self), session.clone(), events.clone()));
+                let events = match leg.key {
+                    LegKey::Session(_) => client.events.clone().map(Some),
+                    LegKey::Node => client.events.as_ref().map(|_| None),
+                    LegKey::Pooled { .. } => None,
+                };
+                if let Some(events) = events {
+                    self.shared.tasks.spawn(events::run(Arc::clone(&self), session.clone(), events));
                 }
                 tell.send_replace(Some(Ok(session)));
             }

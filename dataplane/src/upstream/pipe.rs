@@ -23,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    backoff::Backoff,
     excerpt::excerpt,
     hints::Hints,
     message::{self, Outgoing},
@@ -80,6 +81,7 @@ pub struct Pipe {
     pub stop: CancellationToken,
     /// How it has ended, if it has.
     ended: watch::Sender<Option<Ended>>,
+    backoff: SharedBackoff,
     /// Why it was given up, if it was.
     given_up: OnceLock<&'static str>,
     to_process: mpsc::Sender<Queued>,
@@ -107,11 +109,15 @@ pub struct Queued {
     _room: OwnedSemaphorePermit,
 }
 
+/// Failures of the processes that follow one another in one place.
+pub type SharedBackoff = Arc<Mutex<Backoff>>;
+
 /// What a pipe is made for.
 pub struct Terms {
     pub backend: ResourceName,
     pub era: Era,
     pub clients: Clients,
+    pub backoff: SharedBackoff,
     pub hints: Arc<Hints>,
     pub meters: Arc<Meters>,
     pub shared: Arc<Shared>,
@@ -136,7 +142,7 @@ pub enum Failure {
 impl Pipe {
     /// A pipe, and the queue that its process is to read.
     pub fn new(terms: Terms) -> (Arc<Self>, mpsc::Receiver<Queued>) {
-        let Terms { backend, era, clients, hints, meters, shared } = terms;
+        let Terms { backend, era, clients, backoff, hints, meters, shared } = terms;
         let (to_process, queue) = mpsc::channel(UNREAD_MESSAGES_MAX);
         let one_at_a_time = era == Era::Legacy && clients.asks && !clients.sole;
         let pipe = Self {
@@ -148,6 +154,7 @@ impl Pipe {
             pending: Arc::default(),
             stop: shared.shutdown.child_token(),
             ended: watch::Sender::new(None),
+            backoff,
             given_up: OnceLock::new(),
             to_process,
             unread: Arc::new(Semaphore::new(UNREAD_BYTES_MAX)),
@@ -202,8 +209,13 @@ impl Pipe {
         (self.pending.len() == 0).then(|| self.last_used.lock().elapsed())
     }
 
-    /// It has ended.
+    /// It has ended. Whoever hears of it finds it noted as a failure already,
+    /// if it is one.
     pub fn set_ended(&self, ended: Ended) {
+        if !ended.wanted {
+            let why = format!("the process ended: {}", ended.how);
+            self.backoff.lock().failed(Instant::now(), self.started.elapsed(), why, rand::random());
+        }
         self.pending.close();
         self.stop.cancel();
         self.ended.send_replace(Some(ended));

@@ -143,3 +143,71 @@ impl Garbage {
         self.lines < GARBAGE_LINES_MAX
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    use super::*;
+    use crate::{
+        mcp::version::Era,
+        upstream::{
+            Shared,
+            hints::Hints,
+            meters::Meters,
+            pending::Names,
+            pipe::{Clients, Terms},
+            process::{Program, Started, drain_stderr, start},
+        },
+    };
+
+    /// A process that reads and says nothing, let go after `idle_max`.
+    fn silent(idle_max: Duration) -> Arc<Pipe> {
+        let shared = Shared::new(TaskTracker::new(), CancellationToken::new());
+        let (pipe, queue) = Pipe::new(Terms {
+            backend: "silent".parse().unwrap(),
+            era: Era::Modern,
+            clients: Clients { sole: false, asks: false, events: None },
+            backoff: Arc::default(),
+            hints: Arc::new(Hints::default()),
+            meters: Arc::new(Meters::new("silent")),
+            shared: shared.clone(),
+        });
+        let program =
+            Program { command: "cat", args: &["/dev/stdin".to_owned()], env: Vec::new(), cwd: None };
+        let Started { process, stdin, stdout, stderr } = start(program).unwrap();
+        let words = LastWords::new(Vec::new());
+        let pumps = Pumps {
+            wrote: shared.tasks.spawn(write(pipe.clone(), queue, stdin)),
+            read: shared.tasks.spawn(read(pipe.clone(), stdout, 1024)),
+            drained: shared.tasks.spawn(drain_stderr(stderr, words.clone(), "silent".to_owned())),
+        };
+        shared.tasks.spawn(supervise(pipe.clone(), process, pumps, words, idle_max));
+        pipe
+    }
+
+    #[tokio::test]
+    async fn a_process_is_let_go_when_nobody_calls_and_only_then() {
+        let pipe = silent(Duration::from_millis(40));
+        let call = pipe.pending.register(Names::default()).unwrap();
+        assert!(timeout(Duration::from_millis(300), pipe.ended()).await.is_err(), "a call is under way");
+        drop(call);
+        let ended = timeout(Duration::from_secs(10), pipe.ended()).await.expect("nobody calls");
+        assert!(ended.wanted);
+        assert_eq!(&*ended.how, "exit code 0");
+        assert!(pipe.pending.register(Names::default()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn some_garbage_is_borne_and_much_is_not() {
+        let mut garbage = Garbage::default();
+        for _ in 0..5 {
+            for _ in 0..GARBAGE_LINES_MAX - 1 {
+                assert!(garbage.one_more(Instant::now()));
+            }
+            tokio::time::advance(GARBAGE_WINDOW).await;
+        }
+        let borne = (0..).take_while(|_| garbage.one_more(Instant::now())).count();
+        assert_eq!(borne, GARBAGE_LINES_MAX as usize - 1);
+    }
+}

@@ -90,7 +90,8 @@ impl StateKeeper {
     }
 
     pub fn answered(&self) {
-        if !self.ready.swap(true, Ordering::Relaxed) {
+        if !self.ready.load(Ordering::Relaxed) {
+            self.ready.store(true, Ordering::Relaxed);
             self.sender.send_if_modified(|state| replace(state, UpstreamState::Ready));
         }
     }

@@ -7,7 +7,6 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -27,14 +26,12 @@ use tokio::{
 };
 
 use super::{
-    Secrets,
-    backoff::Backoff,
-    handshake,
+    Secrets, handshake,
     hints::Hints,
     http::pinned_legacy,
     message::{self, Outgoing},
     meters::Meters,
-    pipe::{Clients, Ended, Failure, Pipe, Terms},
+    pipe::{Clients, Ended, Failure, Pipe, SharedBackoff, Terms},
     probe::{self, Finding, Said},
     process::{self, LastWords, Program, Started},
     pump::{self, Pumps},
@@ -84,8 +81,11 @@ pub struct Stdio {
 struct Slot {
     key: ProcessKey,
     pipe: Single<Pipe>,
-    backoff: Mutex<Backoff>,
+    backoff: SharedBackoff,
 }
+
+/// Names and values.
+type Variables = Vec<(String, String)>;
 
 /// How a process is opened.
 struct Opening {
@@ -217,12 +217,13 @@ impl Stdio {
 
     async fn probe_modern(self: &Arc<Self>, patience: Duration) -> Finding {
         let clients = Clients { sole: false, asks: false, events: None };
-        let (pipe, _) = match self.start(Era::Modern, clients, IDLE_MAX) {
+        let (pipe, _) = match self.start(Era::Modern, clients, IDLE_MAX, Arc::default()) {
             Ok(started) => started,
             Err(error) => return Finding::Unclear(error),
         };
+        // Also when nobody waits for the outcome any more.
+        let _thrown_away = pipe.stop.clone().drop_guard();
         let asked = timeout(patience, pipe.ask(&Method::Discover, &message::own_params(LATEST_MODERN))).await;
-        pipe.stop.cancel();
         match asked {
             Ok(Ok(answer)) => probe::discovered(&self.backend, answer),
             // Some old servers end when they are asked what they do not know.
@@ -237,6 +238,10 @@ impl Stdio {
             let slot = self.slot(key)?;
             let opened = match slot.pipe.step() {
                 Step::Use(pipe) if pipe.is_over() => {
+                    if pipe.given_up().is_some() {
+                        // It is being killed, and then noted as a failure.
+                        pipe.ended().await;
+                    }
                     slot.pipe.gone(&pipe);
                     continue;
                 }
@@ -272,7 +277,7 @@ impl Stdio {
         if slots.len() >= PROCESSES_MAX {
             return Err(CallError::Overloaded { backend: self.backend.clone(), limit: PROCESSES_MAX });
         }
-        let slot = Arc::new(Slot { key: key.clone(), pipe: Single::default(), backoff: Mutex::default() });
+        let slot = Arc::new(Slot { key: key.clone(), pipe: Single::default(), backoff: Arc::default() });
         slots.insert(key.clone(), slot.clone());
         Ok(slot)
     }
@@ -298,12 +303,15 @@ impl Stdio {
     }
 
     async fn open(self: Arc<Self>, slot: Arc<Slot>, opening: Opening, tell: watch::Sender<Opened<Pipe>>) {
-        let not_before = slot.backoff.lock().not_before();
+        let (not_before, failures) = {
+            let backoff = slot.backoff.lock();
+            (backoff.not_before(), backoff.failures())
+        };
         if let Some(not_before) = not_before {
             self.meters.restarts.increment(1);
             sleep_until(not_before).await;
         }
-        let outcome = match self.begin(opening).await {
+        let outcome = match self.begin(opening, &slot.backoff).await {
             Ok(pipe) if slot.pipe.opened(Some(&pipe)) => {
                 let watching = Arc::clone(&self).watch(slot.clone(), pipe.clone());
                 self.shared.tasks.spawn(watching);
@@ -315,15 +323,13 @@ impl Stdio {
             }
             Err(error) => {
                 self.meters.connect_errors.increment(1);
-                // A server of the other era is no worse for that.
-                if !matches!(error, CallError::EraMismatch { .. }) {
-                    slot.backoff.lock().failed(
-                        Instant::now(),
-                        Duration::ZERO,
-                        error.to_string(),
-                        rand::random(),
-                    );
+                let mut backoff = slot.backoff.lock();
+                // A crash has noted itself; a server of the other era is no
+                // worse for that.
+                if backoff.failures() == failures && !matches!(error, CallError::EraMismatch { .. }) {
+                    backoff.failed(Instant::now(), Duration::ZERO, error.to_string(), rand::random());
                 }
+                drop(backoff);
                 slot.pipe.opened(None);
                 Err(Arc::new(error))
             }
@@ -333,10 +339,8 @@ impl Stdio {
 
     /// Notes how a process ends.
     async fn watch(self: Arc<Self>, slot: Arc<Slot>, pipe: Arc<Pipe>) {
-        pipe.stop.cancelled().await;
-        // Whoever needs one now needs another one.
-        slot.pipe.gone(&pipe);
         let Ended { how, wanted } = pipe.ended().await;
+        slot.pipe.gone(&pipe);
         if wanted {
             tracing::debug!(backend = %self.backend, how = &*how, "process stopped");
             self.forget_idle(&slot);
@@ -345,12 +349,6 @@ impl Stdio {
         tracing::warn!(
             backend = %self.backend, process = sharing::describe(&self.backend, &slot.key), how = &*how,
             "process ended by itself"
-        );
-        slot.backoff.lock().failed(
-            Instant::now(),
-            pipe.started.elapsed(),
-            format!("the process ended: {how}"),
-            rand::random(),
         );
     }
 
@@ -371,9 +369,9 @@ impl Stdio {
     }
 
     /// Starts a process and, in the legacy era, shakes hands.
-    async fn begin(&self, opening: Opening) -> Result<Arc<Pipe>, CallError> {
+    async fn begin(&self, opening: Opening, backoff: &SharedBackoff) -> Result<Arc<Pipe>, CallError> {
         let Opening { era, clients, version, capabilities, info, idle_max } = opening;
-        let (pipe, words) = self.start(era, clients, idle_max)?;
+        let (pipe, words) = self.start(era, clients, idle_max, backoff.clone())?;
         if era == Era::Modern {
             return Ok(pipe);
         }
@@ -412,13 +410,14 @@ impl Stdio {
         era: Era,
         clients: Clients,
         idle_max: Duration,
+        backoff: SharedBackoff,
     ) -> Result<(Arc<Pipe>, Arc<LastWords>), CallError> {
         let (env, hidden) = self.env()?;
         let program = Program {
             command: &self.transport.command,
             args: &self.transport.args,
             env,
-            cwd: self.transport.cwd.as_ref().map(PathBuf::as_path),
+            cwd: self.transport.cwd.as_deref(),
         };
         let Started { process, stdin, stdout, stderr } = process::start(program).map_err(|error| {
             self.unreachable(format!("{:?} cannot be started: {error}", self.transport.command))
@@ -428,6 +427,7 @@ impl Stdio {
             backend: self.backend.clone(),
             era,
             clients,
+            backoff,
             hints: Arc::clone(&self.hints),
             meters: Arc::clone(&self.meters),
             shared: Arc::clone(&self.shared),
@@ -444,7 +444,7 @@ impl Stdio {
     }
 
     /// The variables of the configuration, and which of their values are secret.
-    fn env(&self) -> Result<(Vec<(String, String)>, Vec<String>), CallError> {
+    fn env(&self) -> Result<(Variables, Vec<String>), CallError> {
         let mut env = Vec::with_capacity(self.transport.env.len());
         let mut hidden = Vec::new();
         for (name, value) in &self.transport.env {

@@ -117,7 +117,7 @@ impl Server {
             }
         };
         let app = Router::new().fallback(handler);
-        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let task = TaskTracker::new().spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { address, seen, news, task }
     }
 
@@ -292,7 +292,7 @@ fn begin(
 ) -> (JoinHandle<Result<Answer, CallError>>, mpsc::Receiver<ToClient>) {
     let (caller, door) = Caller::channel();
     let upstream = upstream.clone();
-    (tokio::spawn(async move { upstream.call(&call, &caller).await }), door)
+    (TaskTracker::new().spawn(async move { upstream.call(&call, &caller).await }), door)
 }
 
 /// What reaches the client next, besides the news that a stream has begun.

@@ -10,7 +10,7 @@ use crate::upstream::UpstreamState;
 async fn cut_at(response: &'static str, bytes: usize) -> (Arc<Upstream>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let task = tokio::spawn(async move {
+    let task = TaskTracker::new().spawn(async move {
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut read = Vec::new();
@@ -81,4 +81,16 @@ async fn a_connection_that_was_closed_while_idle_is_not_used() {
         run(&upstream, &tool(&modern_client(), id, "t")).await.unwrap();
     }
     assert_eq!(server.seen.lock().len(), 3);
+}
+
+#[tokio::test]
+async fn a_peer_that_cannot_do_tls_is_unreachable_and_sent_nothing() {
+    let server = Server::start(|_| Say::Result("{}")).await;
+    let upstream = server.upstream_as(|backend| {
+        let Transport::Http(http) = &mut backend.transport else { panic!() };
+        http.url.set_scheme("https").unwrap();
+    });
+    let error = run(&upstream, &tool(&modern_client(), "1", "t")).await.unwrap_err();
+    assert!(matches!(error, CallError::Unreachable { .. }), "{error:?}");
+    assert!(server.seen.lock().is_empty());
 }

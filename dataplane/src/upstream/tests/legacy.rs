@@ -236,7 +236,7 @@ async fn a_call_that_takes_too_long_is_an_error_and_is_cancelled() {
 
 #[tokio::test]
 async fn a_handshake_goes_on_when_the_first_caller_leaves() {
-    let (let_go, gate) = std::sync::mpsc::channel::<()>();
+    let (let_go, gate) = std::sync::mpsc::sync_channel::<()>(1);
     let gate = Mutex::new(gate);
     let server = Server::legacy(move |seen| {
         if seen.is("initialize") {
@@ -438,4 +438,25 @@ async fn closing_ends_the_sessions() {
     server.until(|seen| seen.is("DELETE")).await;
     let error = run(&upstream, &tool(&legacy_client("a"), "2", "t")).await.unwrap_err();
     assert!(matches!(error, CallError::Overloaded { .. } | CallError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn whoever_lists_for_the_node_next_hears_of_changes_on_the_same_session() {
+    let (events, stream) = mpsc::channel(8);
+    let stream = Mutex::new(Some(stream));
+    let server = Server::legacy(move |seen| {
+        (seen.verb == "GET").then(|| stream.lock().take().map_or(Say::Silence, Say::Live))
+    })
+    .await;
+    let upstream = server.upstream();
+    let lister = |events| client(Scope::Node, LATEST_LEGACY, "{}", Some(events));
+    let (first, first_door) = Caller::channel();
+    run(&upstream, &call(&lister(first), "1", Method::ToolsList, "{}")).await.unwrap();
+    drop(first_door);
+    let (second, mut second_door) = Caller::channel();
+    run(&upstream, &call(&lister(second), "1", Method::ToolsList, "{}")).await.unwrap();
+    let changed = r#"{"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}"#;
+    events.send(Bytes::from(format!("data: {changed}\n\n"))).await.unwrap();
+    assert_eq!(next_told(&mut second_door).await, changed);
+    assert_eq!(server.all("initialize").len(), 1);
 }

@@ -113,6 +113,26 @@ async fn a_crash_fails_its_calls_with_its_last_words_and_the_next_call_has_a_new
 }
 
 #[tokio::test]
+async fn a_process_that_dies_of_every_call_is_started_more_and_more_slowly() {
+    let upstream = upstream(script(&legacy_server(r#"*'"name":"crash"'*) exit 3;;"#)));
+    let client = legacy_client("a");
+    let began = Instant::now();
+    let mut lost = 0;
+    while began.elapsed() < Duration::from_secs(3) {
+        match run(&upstream, &tool(&client, "1", "crash")).await.unwrap_err() {
+            CallError::Lost { .. } => lost += 1,
+            CallError::Unreachable { reason, .. } => {
+                assert!(reason.contains("started again in"), "{reason}");
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // 250 ms, 500 ms, 1 s, each at least half; then it is not waited for.
+    assert!((2..=5).contains(&lost), "{lost} starts");
+}
+
+#[tokio::test]
 async fn a_process_that_keeps_dying_is_not_started_for_every_call() {
     let upstream = upstream(script("echo 'no such package' >&2; exit 1"));
     let client = legacy_client("a");
