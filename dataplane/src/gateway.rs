@@ -178,7 +178,12 @@ async fn forward(
 ) -> Result<Answer, CallError> {
     let upstream = table.upstream(backend).ok_or_else(|| CallError::Disabled { backend: backend.clone() })?;
     call.deadline = Instant::now() + time_limit(table, view, backend, tool);
-    upstream.call(&call, caller).await
+    // What the backend says outside of calls reaches the session edited too.
+    if let Some(events) = &call.client.events {
+        let events = Some(events.of_member(backend, view.wraps_uris()));
+        call.client = Arc::new(Client { events, ..Client::clone(&call.client) });
+    }
+    upstream.call(&call, &caller.of_member(backend, view.wraps_uris())).await
 }
 
 /// The smallest of what the backend and the policies allow.

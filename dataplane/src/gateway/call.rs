@@ -17,6 +17,7 @@ use tokio::{
 
 use mt_proto::resource::ResourceName;
 
+use super::rewrite;
 use crate::mcp::{Method, Params, ProtocolVersion, RawId, RpcError, error::code};
 
 /// Messages to a client that wait until its door takes them. A full queue
@@ -40,7 +41,7 @@ pub struct Call {
 }
 
 /// Who calls, as far as a backend may know it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     /// `anonymous` until authentication says more.
     pub principal: Arc<str>,
@@ -80,6 +81,15 @@ pub enum Answer {
 #[derive(Clone, Debug)]
 pub struct Caller {
     to_client: mpsc::Sender<ToClient>,
+    /// What a member says is edited on its way to the client.
+    member: Option<Member>,
+}
+
+/// The member of a gateway that speaks.
+#[derive(Clone, Debug)]
+struct Member {
+    backend: ResourceName,
+    wraps_uris: bool,
 }
 
 /// What reaches the client's door while a call runs.
@@ -128,12 +138,21 @@ impl Caller {
     /// A caller, and the end that its door reads.
     pub fn channel() -> (Caller, mpsc::Receiver<ToClient>) {
         let (to_client, door) = mpsc::channel(TO_CLIENT_QUEUE_MAX);
-        (Caller { to_client }, door)
+        (Caller { to_client, member: None }, door)
+    }
+
+    /// As a member of a gateway speaks to the client: its resources have the
+    /// URIs that the client knows, and its lists are the gateway's to announce.
+    #[must_use]
+    pub fn of_member(&self, backend: &ResourceName, wraps_uris: bool) -> Caller {
+        let member = Some(Member { backend: backend.clone(), wraps_uris });
+        Caller { to_client: self.to_client.clone(), member }
     }
 
     /// Sends a whole JSON-RPC notification; waits while the queue is full.
     /// A client that is gone is not an error: the call goes on or is dropped.
     pub async fn notify(&self, message: Bytes) {
+        let Some(message) = self.edited(message) else { return };
         // The door closed: whoever owns the call decides what that means.
         _ = self.to_client.send(ToClient::Notify(message)).await;
     }
@@ -141,7 +160,16 @@ impl Caller {
     /// As [`notify`](Self::notify), but gives up at once when the queue is full.
     /// For messages that nobody may wait for. True if it was taken.
     pub fn try_notify(&self, message: Bytes) -> bool {
+        let Some(message) = self.edited(message) else { return true };
         self.to_client.try_send(ToClient::Notify(message)).is_ok()
+    }
+
+    /// What the client is told of a member's notification.
+    fn edited(&self, message: Bytes) -> Option<Bytes> {
+        match &self.member {
+            Some(member) => rewrite::notification(&member.backend, member.wraps_uris, message),
+            None => Some(message),
+        }
     }
 
     /// Says that the backend has begun a stream.

@@ -12,6 +12,7 @@ use mt_proto::resource::ResourceName;
 
 use super::uri;
 use crate::mcp::{
+    Message, Method,
     scan::{Limits, ParseError, Scanner, Span},
     text,
 };
@@ -56,6 +57,24 @@ pub enum Place {
     Updated,
     /// A tool's definition.
     Tool,
+}
+
+/// A member's notification as the client may see it. None: a list of the member
+/// has changed, which the node announces itself once its own list has.
+pub fn notification(backend: &ResourceName, wraps_uris: bool, message: Bytes) -> Option<Bytes> {
+    let names = |word: &[u8]| memchr::memmem::find(&message, word).is_some();
+    // Most notifications are progress and log lines: those are not read again.
+    if !names(b"list_changed") && !(wraps_uris && names(b"updated")) {
+        return Some(message);
+    }
+    match Message::parse(message.clone(), Limits::BACKEND) {
+        Ok(Message::Notification(told)) => match told.method {
+            Method::ToolsListChanged | Method::PromptsListChanged | Method::ResourcesListChanged => None,
+            Method::ResourcesUpdated if wraps_uris => Some(wrap_uris(Place::Updated, backend, message)),
+            _ => Some(message),
+        },
+        _ => Some(message),
+    }
 }
 
 /// Wraps every URI of `backend` in `raw`, a JSON object.
@@ -161,6 +180,21 @@ mod tests {
             r#"{ "content":[{"type":"resource_link","uri":"f:\/x"},{"resource":{"uri":"ui://a","n":1E2}},{"text":"\"uri\""}],"structuredContent":{"uri":"f:y"}}"#,
             r#"{ "content":[{"type":"resource_link","uri":"mt+b+f:/x"},{"resource":{"uri":"ui://b+a","n":1E2}},{"text":"\"uri\""}],"structuredContent":{"uri":"f:y"}}"#,
         );
+    }
+
+    #[test]
+    fn a_members_lists_are_not_announced_and_its_updates_name_it() {
+        let told = |wraps, text: &'static str| {
+            notification(&"b".parse().unwrap(), wraps, Bytes::from_static(text.as_bytes()))
+        };
+        let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+        assert_eq!(told(false, changed), None);
+        let updated = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"f:x"}}"#;
+        assert_eq!(told(false, updated).as_deref(), Some(updated.as_bytes()));
+        let wrapped = updated.replace("f:x", "mt+b+f:x");
+        assert_eq!(told(true, updated).as_deref(), Some(wrapped.as_bytes()));
+        let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","uri":"f:x","data":"list_changed updated"}}"#;
+        assert_eq!(told(true, log).as_deref(), Some(log.as_bytes()));
     }
 
     #[test]
