@@ -11,25 +11,54 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cluster::{Cluster, Node};
-use crate::conformance::{self, Checks, Status};
+use crate::conformance::{self, Check, Checks, Difference, Status};
 use crate::fixture::{BINARY, Fixture, Mode};
 use crate::manifest::{gateway, over_http, over_stdio, plain_gateway};
 use crate::peers;
 use crate::raw::{http, shows_tool};
 
-/// A check that may do worse through a gateway.
+/// Checks that may do worse through a gateway.
 struct Exception {
+    /// A scenario; with `*` at the end all that start so.
     scenario: &'static str,
+    /// One check of it; `*` is all.
     check: &'static str,
-    through: Option<Status>,
+    /// The worst that they may do.
+    worst: Status,
+}
+
+impl Exception {
+    const fn all_of(scenario: &'static str) -> Self {
+        Self { scenario, check: "*", worst: Status::Failure }
+    }
+
+    fn excepts(&self, difference: &Difference) -> bool {
+        let Check { scenario, id, .. } = &difference.check;
+        let within = match self.scenario.strip_suffix('*') {
+            Some(start) => scenario.starts_with(start),
+            None => scenario == self.scenario,
+        };
+        // A check that is not made at all is as bad as one that fails.
+        let through = difference.through.as_ref().map_or(Status::Failure, |outcome| outcome.status);
+        within && (self.check == "*" || id == self.check) && through <= self.worst
+    }
 }
 
 /// Lists are answered from the catalog as JSON: the runner notes that a stream is optional.
 const LISTS_ARE_JSON: Exception = Exception {
     scenario: "server-sse-multiple-streams",
     check: "server-sse-streams-functional",
-    through: Some(Status::Info),
+    worst: Status::Info,
 };
+/// A backend on a pipe has no connection that it could close and have resumed.
+const NO_STREAM_TO_RESUME: Exception = Exception::all_of("server-sse-polling");
+/// A backend on a pipe sees no headers that it could compare with the arguments.
+const NO_HEADERS: Exception = Exception::all_of("http-custom-header-server-validation");
+/// Where several members serve resources, URIs carry their member: those that the
+/// runner knows by heart belong to nobody.
+const URIS_CARRY_THEIR_MEMBER: Exception = Exception::all_of("resources-*");
+/// The id of a task does not say whose it is, so tasks need a gateway of one member.
+const TASKS_NEED_A_SOLE_MEMBER: Exception = Exception::all_of("tasks-*");
 
 /// Fails with everything that does worse than `direct`, unless it is excepted.
 async fn compare(
@@ -43,24 +72,18 @@ async fn compare(
     let report = conformance::run(&cluster.nodes[0].url(gateway), revision, out_dir.path()).await;
     let mut wrong = String::new();
     let differences = conformance::diff(direct, &report.checks);
-    let excepts = |exception: &Exception, difference: &conformance::Difference| {
-        let through = difference.through.as_ref().map(|outcome| outcome.status);
-        difference.check.scenario == exception.scenario
-            && difference.check.id == exception.check
-            && through == exception.through
-    };
     for difference in &differences {
-        if !exceptions.iter().any(|exception| excepts(exception, difference)) {
+        if !exceptions.iter().any(|exception| exception.excepts(difference)) {
             writeln!(wrong, "{gateway}: {difference}").unwrap();
         }
     }
     for exception in exceptions {
-        if !differences.iter().any(|difference| excepts(exception, difference)) {
+        if !differences.iter().any(|difference| exception.excepts(difference)) {
             writeln!(wrong, "{gateway}: {}:{} is as good as directly", exception.scenario, exception.check)
                 .unwrap();
         }
     }
-    let own = |check: &conformance::Check| check.scenario == "dns-rebinding-protection";
+    let own = |check: &Check| check.scenario == "dns-rebinding-protection";
     if !report.checks.iter().any(|(check, outcome)| own(check) && outcome.status == Status::Success) {
         writeln!(wrong, "{gateway}: the node does not protect against DNS rebinding").unwrap();
     }
@@ -110,8 +133,8 @@ async fn conformance_at_2025_11_25_is_the_same_through_a_node() {
     let direct = directly(revision).await;
     let results = [
         compare(&direct, &cluster, "default", revision, &[LISTS_ARE_JSON]).await,
-        compare(&direct, &cluster, "pipe", revision, &[LISTS_ARE_JSON]).await,
-        compare(&direct, &cluster, "beside", revision, &[LISTS_ARE_JSON]).await,
+        compare(&direct, &cluster, "pipe", revision, &[LISTS_ARE_JSON, NO_STREAM_TO_RESUME]).await,
+        compare(&direct, &cluster, "beside", revision, &[LISTS_ARE_JSON, URIS_CARRY_THEIR_MEMBER]).await,
     ];
     let wrong: String = results.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{wrong}");
@@ -124,8 +147,15 @@ async fn conformance_at_2026_07_28_is_the_same_through_a_node() {
     let direct = directly(revision).await;
     let results = [
         compare(&direct, &cluster, "default", revision, &[LISTS_ARE_JSON]).await,
-        compare(&direct, &cluster, "pipe", revision, &[LISTS_ARE_JSON]).await,
-        compare(&direct, &cluster, "beside", revision, &[LISTS_ARE_JSON]).await,
+        compare(&direct, &cluster, "pipe", revision, &[LISTS_ARE_JSON, NO_HEADERS]).await,
+        compare(
+            &direct,
+            &cluster,
+            "beside",
+            revision,
+            &[LISTS_ARE_JSON, URIS_CARRY_THEIR_MEMBER, TASKS_NEED_A_SOLE_MEMBER],
+        )
+        .await,
     ];
     let wrong: String = results.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{wrong}");
