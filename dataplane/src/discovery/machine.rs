@@ -10,28 +10,27 @@
 //! does not add up is never put into service: the stream is given up, and the
 //! next one starts from nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod stage;
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use prost::Message;
 
 use mt_proto::{
-    discovery::{self, MARKER, MESSAGE_BYTES_MAX, TYPE_FACT, TYPE_ITEM, UnpackError, WILDCARD},
+    discovery::{self, MESSAGE_BYTES_MAX, TYPE_FACT, TYPE_ITEM, WILDCARD},
     pb::{
-        ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource},
-        discovery::{FleetFact, Item, Marker, item},
+        ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+        discovery::FleetFact,
         envoy::config::core::v3::Node,
         google::rpc::Status,
     },
 };
 
-use super::{Entry, View};
+pub(super) use self::stage::Stage;
+pub use self::stage::{PUSH_BYTES_MAX, VIEW_ITEMS_MAX};
+use super::View;
 use crate::snapshot::Refusal;
 
-/// How many items a node takes.
-pub const VIEW_ITEMS_MAX: usize = 200_000;
-/// How many bytes of items one push may bring.
-pub const PUSH_BYTES_MAX: usize = 512 << 20;
 /// How much of its reasons a refusal tells.
 pub const REFUSAL_BYTES_MAX: usize = 16 << 10;
 
@@ -254,98 +253,6 @@ impl Machine {
     }
 }
 
-/// A push, until its marker comes.
-#[derive(Debug)]
-pub(crate) struct Stage {
-    version: String,
-    /// None: removed.
-    changes: BTreeMap<String, Option<Arc<Entry>>>,
-    refusals: Vec<Refusal>,
-    bytes: usize,
-}
-
-impl Stage {
-    pub(crate) fn new(version: String) -> Self {
-        Self { version, changes: BTreeMap::new(), refusals: vec![], bytes: 0 }
-    }
-
-    /// Takes one response; gives the marker if it was in it.
-    pub(crate) fn take(&mut self, response: DeltaDiscoveryResponse) -> Result<Option<Marker>, Broken> {
-        let mut marker = None;
-        for name in response.removed_resources {
-            self.changes.insert(name, None);
-        }
-        for resource in response.resources {
-            if resource.name == MARKER {
-                marker = Some(read_marker(&resource).ok_or(Broken::Marker)?);
-            } else {
-                self.take_resource(resource)?;
-            }
-        }
-        if self.changes.len() > VIEW_ITEMS_MAX || self.bytes > PUSH_BYTES_MAX {
-            return Err(Broken::TooLarge);
-        }
-        Ok(marker)
-    }
-
-    fn take_resource(&mut self, resource: Resource) -> Result<(), Broken> {
-        let Resource { name, version, resource: content, .. } = resource;
-        match content {
-            Some(any) if any.type_url == TYPE_ITEM => {
-                if discovery::version_of(&any.value) != version {
-                    return Err(Broken::Content { name });
-                }
-                let content = Bytes::from(any.value);
-                self.bytes += name.len() + content.len();
-                if let Err(error) = Item::decode(content.clone()) {
-                    self.refuse(&name, UnpackError::Decode(error).to_string());
-                }
-                self.changes.insert(name, Some(Arc::new(Entry { version, content })));
-            }
-            Some(any) => self.refuse(&name, UnpackError::Type(any.type_url).to_string()),
-            None => self.refuse(&name, UnpackError::Missing.to_string()),
-        }
-        Ok(())
-    }
-
-    fn refuse(&mut self, name: &str, reason: String) {
-        self.refusals.push(Refusal { resource: name.to_owned(), reason });
-    }
-
-    /// R15: the view that this push makes of `base`, if it is the one that the
-    /// marker means, and what of it cannot be read.
-    pub(crate) fn complete(self, base: &View, marker: &Marker) -> Result<(View, Vec<Refusal>), Broken> {
-        let mut entries = base.entries.clone();
-        for (name, change) in self.changes {
-            match change {
-                Some(entry) => _ = entries.insert(name, entry),
-                None => _ = entries.remove(&name),
-            }
-        }
-        let view = View { generation: marker.generation, catalog_revision: marker.catalog_revision, entries };
-        let have = view.entries.len();
-        if have > VIEW_ITEMS_MAX {
-            return Err(Broken::TooLarge);
-        }
-        if self.refusals.is_empty() {
-            if have as u64 != marker.item_count {
-                return Err(Broken::Count { said: marker.item_count, have: have as u64 });
-            }
-            if view.hash()[..] != marker.view_hash[..] {
-                return Err(Broken::Hash);
-            }
-        }
-        Ok((view, self.refusals))
-    }
-}
-
-fn read_marker(resource: &Resource) -> Option<Marker> {
-    match discovery::unpack_item(resource.resource.as_ref()) {
-        Ok(Item { item: Some(item::Item::Marker(marker)) }) => Some(marker),
-        _ => None,
-    }
-}
-
 fn take_facts(response: DeltaDiscoveryResponse) -> Vec<Action> {
     let mut actions = vec![];
     let mut refusals = vec![];
@@ -401,9 +308,14 @@ fn reasons(refusals: &[Refusal]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mt_proto::pb::discovery::Catalog;
+    use bytes::Bytes;
+    use mt_proto::pb::{
+        ads::Resource,
+        discovery::{Catalog, Item, item},
+    };
 
     use super::*;
+    use crate::discovery::Entry;
 
     fn node() -> Node {
         Node { id: "n1".to_owned(), ..Default::default() }
