@@ -25,8 +25,8 @@ const DURATION: &str = "google.protobuf.Duration";
 const STRUCT: &str = "google.protobuf.Struct";
 /// Our own text or reference, which has a short form.
 const VALUE: &str = "magictunnel.resource.v1.Value";
-/// After so many, reading goes on without saying what is wrong.
-const DIAGNOSTICS_MAX: usize = 1000;
+/// Of one resource: after so many, reading goes on without a word.
+const DIAGNOSTICS_MAX: usize = 200;
 
 /// The descriptors of the contract.
 pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -114,7 +114,7 @@ impl<'a> Decoder<'a> {
     ) -> Option<FieldDescriptor> {
         let key = entry.key.as_str();
         let found = descriptor.get_field_by_json_name(key).or_else(|| descriptor.get_field_by_name(key));
-        if found.is_some() {
+        if found.is_some() || self.diagnostics.len() >= DIAGNOSTICS_MAX {
             return found;
         }
         let fields: Vec<_> = descriptor.fields().collect();

@@ -23,6 +23,8 @@ use crate::{
 pub const API_VERSION: &str = "magictunnel/v1";
 /// A larger file is not read.
 pub const FILE_BYTES_MAX: usize = 8 << 20;
+/// After so many, a file is not read further.
+const DIAGNOSTICS_MAX: usize = 1000;
 
 const RESOURCE: &str = "magictunnel.resource.v1.Resource";
 const ENVELOPE: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
@@ -59,14 +61,17 @@ pub fn parse(source_name: &str, text: &str) -> Document {
     let source = Source::new(source_name, text);
     let (documents, mut diagnostics) = trees(&source);
     let mut resources = Vec::new();
-    for document in &documents {
-        let items = document.as_list().unwrap_or(std::slice::from_ref(document));
-        for item in items.iter().filter(|item| !item.is_null()) {
-            let mut decoder = Decoder::new(&source);
-            let resource = resource(&mut decoder, item);
-            diagnostics.append(&mut decoder.diagnostics);
-            resources.extend(resource.map(|resource| Located { resource, places: decoder.places }));
+    let items = documents.iter().flat_map(|d| d.as_list().unwrap_or(std::slice::from_ref(d)));
+    for item in items.filter(|item| !item.is_null()) {
+        if diagnostics.len() >= DIAGNOSTICS_MAX {
+            let message = "the rest of the file is not read, there are too many mistakes before";
+            diagnostics.push(source.diagnostic(&item.span, "", message, Some("correct those first".into())));
+            break;
         }
+        let mut decoder = Decoder::new(&source);
+        let resource = resource(&mut decoder, item);
+        diagnostics.append(&mut decoder.diagnostics);
+        resources.extend(resource.map(|resource| Located { resource, places: decoder.places }));
     }
     diagnostics.sort_by_key(|d| (d.line, d.column));
     Document { source, resources, diagnostics }

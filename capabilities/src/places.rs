@@ -1,6 +1,6 @@
 //! Where the fields of a resource stand in its text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::source::Span;
 
@@ -10,7 +10,7 @@ pub struct Places {
     spans: HashMap<String, Span>,
     /// Fields that could not be read. What is said about their values is a
     /// consequence, not a second mistake.
-    spoiled: Vec<String>,
+    spoiled: HashSet<String>,
 }
 
 impl Places {
@@ -19,7 +19,7 @@ impl Places {
     }
 
     pub fn spoil(&mut self, path: &str) {
-        self.spoiled.push(path.to_owned());
+        self.spoiled.insert(path.to_owned());
     }
 
     /// The place of a field, or of the nearest one around it that is there.
@@ -38,8 +38,7 @@ impl Places {
 
     /// Whether the field, or one around it, could not be read.
     pub fn is_spoiled(&self, path: &str) -> bool {
-        std::iter::successors(Some(path), |path| parent(path))
-            .any(|path| self.spoiled.iter().any(|s| s == path))
+        std::iter::successors(Some(path), |path| parent(path)).any(|path| self.spoiled.contains(path))
     }
 }
 

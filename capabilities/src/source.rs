@@ -59,7 +59,8 @@ impl Source {
     ) -> Diagnostic {
         let (line, column) = self.position(span.start);
         let (end_line, end) = self.position(span.end);
-        let (source_line, source_offset) = excerpt(self.line(line), column - 1);
+        let before = span.start - self.line_starts[line - 1];
+        let (source_line, source_offset) = excerpt(self.line(line), before);
         let end = if end_line == line { end } else { column + source_line.chars().count() - source_offset };
         Diagnostic {
             file: self.name.clone(),
@@ -81,18 +82,17 @@ const LINE_CHARS_MAX: usize = 120;
 const LINE_CHARS_BEFORE: usize = 40;
 
 /// What is shown of a line, and how many characters of it stand before the
-/// place, which has `before` characters of the line before it.
-fn excerpt(line: &str, before: usize) -> (String, usize) {
-    if line.chars().nth(LINE_CHARS_MAX).is_none() {
-        return (line.to_owned(), before.min(line.chars().count()));
+/// place, which is `at` bytes into the line. Takes no longer for a long line.
+fn excerpt(line: &str, at: usize) -> (String, usize) {
+    let (before, after) = line.split_at_checked(at).unwrap_or((line, ""));
+    if line.len() <= LINE_CHARS_MAX {
+        return (line.to_owned(), before.chars().count());
     }
-    let from = before.saturating_sub(LINE_CHARS_BEFORE);
-    let mut chars = line.chars().skip(from);
-    let lead = if from > 0 { "…" } else { "" };
-    let shown: String = chars.by_ref().take(LINE_CHARS_MAX).collect();
-    let tail = if chars.next().is_some() { "…" } else { "" };
-    let offset = (before - from).min(shown.chars().count()) + lead.chars().count();
-    (format!("{lead}{shown}{tail}"), offset)
+    let from = before.char_indices().rev().nth(LINE_CHARS_BEFORE - 1).map_or(0, |(i, _)| i);
+    let to = after.char_indices().nth(LINE_CHARS_MAX - LINE_CHARS_BEFORE).map_or(after.len(), |(i, _)| i);
+    let (lead, tail) = (if from > 0 { "…" } else { "" }, if to < after.len() { "…" } else { "" });
+    let (before, after) = (&before[from..], &after[..to]);
+    (format!("{lead}{before}{after}{tail}"), lead.chars().count() + before.chars().count())
 }
 
 #[cfg(test)]

@@ -134,3 +134,37 @@ fn what_a_control_plane_finds_is_put_at_its_place() {
     };
     insta::assert_snapshot!("placed", render(&place(&documents, &[problem("time"), problem("other")])));
 }
+
+const REFERENCE: &str = include_str!("../../docs/resources.md");
+
+#[test]
+fn the_examples_of_the_reference_read_without_a_mistake() {
+    let blocks: Vec<&str> =
+        REFERENCE.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    assert!(blocks.len() > 3);
+    for document in blocks.iter().flat_map(|block| block.split("---\n")) {
+        let envelope = if document.contains("apiVersion") {
+            ""
+        } else {
+            "apiVersion: magictunnel/v1\nmetadata: {name: example}\n"
+        };
+        assert_eq!(parse("example.yaml", &format!("{envelope}{document}")).diagnostics, []);
+    }
+}
+
+#[test]
+fn the_reference_names_every_field() {
+    let pool = prost_reflect::DescriptorPool::decode(mt_proto::pb::FILE_DESCRIPTOR_SET).unwrap();
+    let messages =
+        pool.all_messages().filter(|m| m.package_name() == "magictunnel.resource.v1" && !m.is_map_entry());
+    for field in messages.filter(|m| m.name() != "Resource").flat_map(|m| m.fields().collect::<Vec<_>>()) {
+        let name = field.json_name();
+        // In a table, or in the text of a kind, or in an example.
+        let word = |c: char| !c.is_ascii_alphanumeric();
+        assert!(
+            REFERENCE.split(word).any(|found| found == name),
+            "{} is not in the reference",
+            field.full_name()
+        );
+    }
+}

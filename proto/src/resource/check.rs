@@ -21,6 +21,8 @@ const ANNOTATION_BYTES_MAX: usize = 64 * 1024;
 const GLOBS_MAX: usize = 256;
 /// Of one glob.
 const GLOB_BYTES_MAX: usize = 256;
+/// Of one set: after so many, the others are not written down.
+const PROBLEMS_MAX: usize = 10_000;
 /// How many unknown names of one set get a suggestion: each costs a look at all names.
 const SUGGESTIONS_MAX: usize = 100;
 
@@ -61,6 +63,9 @@ impl<'a> Checker<'a> {
     }
 
     pub fn report(&mut self, path: &str, message: String, hint: Option<String>) {
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
         let (kind, name) = (self.kind, self.name.clone());
         self.problems.push(Problem { kind, name, path: path.to_owned(), message, hint });
     }

@@ -104,7 +104,7 @@ impl ResourceSet {
     ///
     /// # Errors
     /// Every problem that was found, not only the first, in the order of kind
-    /// and name.
+    /// and name; of a set with very many, the first ten thousand.
     pub fn compile(&self) -> Result<Compiled, Vec<Problem>> {
         let mut checker = Checker::new(self);
         let mut compiled = Compiled::default();
