@@ -349,6 +349,10 @@ pub async fn post_batch(door: Door, head: &HeaderMap, body: Bytes) -> Response<B
     let mut answers: Vec<Bytes> = Vec::new();
     for bytes in messages {
         match Message::parse(bytes.clone(), Limits::CLIENT) {
+            Ok(Message::Request(Request { id, method: Method::Initialize, .. })) => {
+                let error = RpcError::invalid_request("initialize must not be part of a batch");
+                answers.push(splice::error_response(Some(&id), &error));
+            }
             Ok(Message::Request(request)) => {
                 let id = request.id.clone();
                 match start(&door, &session, request) {
