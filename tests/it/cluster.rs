@@ -136,13 +136,7 @@ impl ControlPlane {
         }
     }
 
-    /// Kills it and starts it again on the same store and port.
-    pub async fn restart(&mut self) {
-        self.process.kill().await;
-        *self = Self::listen(&self.folder, &self.grpc).await;
-    }
-
-    /// Starts it again after it was killed.
+    /// Starts it again, after it was killed, on the same store and port.
     pub async fn start_again(&mut self) {
         *self = Self::listen(&self.folder, &self.grpc).await;
     }
@@ -181,7 +175,8 @@ impl Node {
     pub async fn start(folder: &Path, id: &str, control: &str, more: &[&str]) -> Self {
         let cache = folder.join(id).display().to_string();
         let control = format!("http://{control}");
-        let arguments = ["--node-id", id, "--control", &control, "--cache-dir", &cache, "--admin", "127.0.0.1:0"];
+        let arguments =
+            ["--node-id", id, "--control", &control, "--cache-dir", &cache, "--admin", "127.0.0.1:0"];
         let arguments = arguments.iter().chain(more).map(|a| (*a).to_owned()).collect();
         Self::listen(folder, id, arguments, "127.0.0.1:0").await
     }
@@ -253,7 +248,9 @@ impl Cluster {
             let listed = self.control.nodes().await;
             let acked = |id: &str| {
                 listed.nodes.iter().any(|n| {
-                    n.connected && n.generation_acked >= generation && n.node.as_ref().is_some_and(|h| h.node_id == id)
+                    n.connected
+                        && n.generation_acked >= generation
+                        && n.node.as_ref().is_some_and(|h| h.node_id == id)
                 })
             };
             if self.nodes.iter().all(|node| acked(&node.id)) { Ok(()) } else { Err(format!("{listed:?}")) }

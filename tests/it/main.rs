@@ -1,12 +1,14 @@
 //! Whole systems over real sockets, with real peers.
 
 mod aggregation;
+mod bytes;
 mod cluster;
 mod conformance;
 mod discovery_machines;
 mod features;
 mod fixture;
 mod fleet;
+mod grpc;
 mod kills;
 mod manifest;
 mod node;

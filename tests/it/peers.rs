@@ -67,6 +67,11 @@ impl Said {
         self.event("error")["message"].as_str().expect("a message is a string")
     }
 
+    /// Every line with this event.
+    pub fn events(&self, name: &str) -> Vec<&Value> {
+        self.lines.iter().filter(|line| line["event"] == name).collect()
+    }
+
     /// The last line with this event.
     pub fn event(&self, name: &str) -> &Value {
         let found = self.lines.iter().rfind(|line| line["event"] == name);
