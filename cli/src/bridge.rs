@@ -9,13 +9,10 @@ mod legacy;
 mod lines;
 mod message;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::{
@@ -354,14 +351,14 @@ impl Bridge {
     fn modern_headers(&self, parsed: &Parsed) -> HeaderMap {
         let params: Value = serde_json::from_str(&parsed.params).unwrap_or_default();
         let version = parsed.modern.as_deref().unwrap_or_default();
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner).headers(&parsed.method, &params, version)
+        self.marks.lock().headers(&parsed.method, &params, version)
     }
 
     fn learn(&self, is_list: bool, body: &Bytes) {
         // Only lists with marks are worth a parse.
         if is_list && message::contains(body, b"x-mcp-header") {
             let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-            self.marks.lock().unwrap_or_else(PoisonError::into_inner).learn(&answer["result"]);
+            self.marks.lock().learn(&answer["result"]);
         }
     }
 
@@ -370,8 +367,8 @@ impl Bridge {
         _ = self.outbox.send(message::one_line(body)).await;
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
+        self.running.lock()
     }
 
     /// Waits for the answers that are still to come, but not for streams that

@@ -73,7 +73,7 @@ pub fn run(cli: Cli, output: Output) -> Result<Exit, (Format, Failure)> {
 fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Up(args) => up::run(context, args),
-        Command::Down(args) => down::run(context, &args),
+        Command::Down(args) => wait(down::run(context, &args)),
         Command::Status => wait(status::run(context)),
         Command::Import(args) => wait(import::run(context, &args)),
         Command::Stdio(args) => wait(stdio::run(context, &args)),

@@ -111,7 +111,7 @@ pub fn running(dir: &Path) -> Option<Record> {
 ///
 /// # Errors
 /// When another process holds it or it cannot be written.
-pub fn hold(dir: &Path) -> Result<Held, Failure> {
+pub async fn hold(dir: &Path) -> Result<Held, Failure> {
     let failed = |error: io::Error| {
         Failure::new(Exit::Failed, format!("cannot use the data directory {}", dir.display()))
             .cause(error)
@@ -130,7 +130,7 @@ pub fn hold(dir: &Path) -> Result<Held, Failure> {
     for _ in 0..LOCK_TRIES {
         match lock.try_lock() {
             Ok(()) => return Ok(Held { dir: dir.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
     }
@@ -190,11 +190,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_record_counts_only_while_its_process_holds_the_lock() {
+    #[tokio::test]
+    async fn the_record_counts_only_while_its_process_holds_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(server(&global(dir.path())).url, DEFAULT_SERVER);
-        let held = hold(dir.path()).unwrap();
+        let held = hold(dir.path()).await.unwrap();
         held.record(&record()).unwrap();
         assert_eq!(running(dir.path()), Some(record()));
         assert_eq!(server(&global(dir.path())).origin, Origin::Recorded);
@@ -204,12 +204,12 @@ mod tests {
         assert_eq!(running(dir.path()), None, "a stale record is not believed");
     }
 
-    #[test]
-    fn a_second_instance_is_told_about_the_first() {
+    #[tokio::test]
+    async fn a_second_instance_is_told_about_the_first() {
         let dir = tempfile::tempdir().unwrap();
-        let held = hold(dir.path()).unwrap();
+        let held = hold(dir.path()).await.unwrap();
         held.record(&record()).unwrap();
-        let failure = hold(dir.path()).unwrap_err();
+        let failure = hold(dir.path()).await.unwrap_err();
         assert_eq!(failure.exit, Exit::Conflict);
         assert!(
             failure.render(crate::output::Format::Table).contains("process 1 serves http://127.0.0.1:3/mcp")

@@ -35,6 +35,19 @@ const PAGES_MAX: usize = 1000;
 /// How long saying goodbye may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Error codes that are acted on: those of MCP, and those of a gateway's own.
+pub mod code {
+    pub const METHOD_NOT_FOUND: i64 = -32601;
+    pub const INVALID_PARAMS: i64 = -32602;
+    pub const MISSING_CAPABILITY: i64 = -32021;
+    pub const UNSUPPORTED_VERSION: i64 = -32022;
+    pub const UPSTREAM_TIMEOUT: i64 = -31001;
+    pub const UPSTREAM_UNREACHABLE: i64 = -31002;
+    pub const NOT_READY: i64 = -31013;
+    pub const UNAUTHENTICATED: i64 = -31015;
+    pub const ERA_MISMATCH: i64 = -31018;
+}
+
 /// Which protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Era {
@@ -59,12 +72,19 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the other side speaks only the modern protocol here.
+    /// Whether what was refused in the legacy era may be taken in the modern
+    /// one: an endpoint lists its revisions or knows no `initialize`, and a
+    /// gateway names the mismatch with a backend.
     pub fn wants_modern(&self) -> bool {
-        let Error::Rpc { code: -32022, data, .. } = self else { return false };
-        data["supported"]
-            .as_array()
-            .is_none_or(|versions| versions.iter().any(|version| version == MODERN_VERSION))
+        let Error::Rpc { code, data, .. } = self else { return false };
+        match *code {
+            code::ERA_MISMATCH | code::METHOD_NOT_FOUND => true,
+            code::UNSUPPORTED_VERSION => {
+                let versions = data["supported"].as_array();
+                versions.is_none_or(|all| all.iter().any(|version| version == MODERN_VERSION))
+            }
+            _ => false,
+        }
     }
 }
 
@@ -327,7 +347,7 @@ mod tests {
     fn a_refusal_with_a_json_rpc_body_is_that_error() {
         let body = br#"{"jsonrpc":"2.0","id":null,"error":{"code":-32022,"message":"x","data":{"supported":["2026-07-28"]}}}"#;
         let error = http::Error::Status {
-            url: url::Url::parse("http://x/").unwrap(),
+            url: "http://x/".to_owned(),
             status: reqwest::StatusCode::BAD_REQUEST,
             body: Bytes::from_static(body),
         };
@@ -336,7 +356,10 @@ mod tests {
 
     #[test]
     fn other_errors_do_not_ask_for_the_modern_era() {
-        assert!(!Error::Rpc { code: -32602, message: String::new(), data: Value::Null }.wants_modern());
+        assert!(
+            !Error::Rpc { code: code::INVALID_PARAMS, message: String::new(), data: Value::Null }
+                .wants_modern()
+        );
         assert!(!Error::NoAnswer.wants_modern());
     }
 }

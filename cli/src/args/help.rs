@@ -240,7 +240,7 @@ mod tests {
             for line in help.lines().filter(|line| line.starts_with("  ")) {
                 let Some(start) = line.find("mtctl ") else { continue };
                 let parsed = try_parse(words(&line[start..]));
-                assert!(parsed.is_ok(), "{line}: {}", parsed.err().expect("just checked"));
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
             }
         }
     }

@@ -1,12 +1,10 @@
 //! The legacy session of a bridge: opened by the client's `initialize`, kept
 //! through losses that the client cannot see over stdio.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use tokio::task::AbortHandle;
@@ -90,7 +88,7 @@ impl Legacy {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -224,7 +224,7 @@ mod tests {
             br#"{"jsonrpc":"2.0","id":null,"error":{"code":-31009,"message":"x","data":{"retry":true}}}"#,
         );
         assert!(may_repeat(&body));
-        let url = url::Url::parse("http://x/").unwrap();
+        let url = "http://x/".to_owned();
         let error = Error::Status { url, status: reqwest::StatusCode::SERVICE_UNAVAILABLE, body };
         let answer: Value = serde_json::from_slice(&failure("\"q\"", &error)).unwrap();
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!("q"), &json!(-31009)));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{Context, get::near};
 use crate::{
     args::{CallArgs, Era as EraArg},
-    mcp_client::{Client, Era, Error, Host, form, http::Endpoint},
+    mcp_client::{Client, Era, Error, Host, code, form, http::Endpoint},
     output::{BAD, Exit, Failure, Format, escape, escape_block},
     target,
 };
@@ -67,9 +67,15 @@ pub async fn run(context: &Context, args: &CallArgs) -> Result<Exit, Failure> {
 /// When the endpoint cannot be reached.
 pub async fn connect(context: &Context, url: &str, era: EraArg) -> Result<Client, Failure> {
     let endpoint = Endpoint::new(url).map_err(|error| failure(url, error.into()))?;
-    let host = Host::new(context.output.clone());
-    let era = if era == EraArg::Modern { Era::Modern } else { Era::Legacy };
-    open(endpoint, era, host).await.map_err(|error| failure(url, error))
+    let host = || Host::new(context.output.clone());
+    let first = if era == EraArg::Modern { Era::Modern } else { Era::Legacy };
+    let opened = match open(endpoint.clone(), first, host()).await {
+        Err(error) if era == EraArg::Auto && error.wants_modern() => {
+            open(endpoint, Era::Modern, host()).await
+        }
+        opened => opened,
+    };
+    opened.map_err(|error| failure(url, error))
 }
 
 /// Opens a client in one era.
@@ -256,10 +262,10 @@ pub fn failure(url: &str, error: Error) -> Failure {
 
     match &error {
         Error::Rpc { code, message, data } => {
-            let exit = match code {
-                -31015 => Exit::Auth,
-                -31001 | -31002 | -31013 => Exit::Unreachable,
-                -32602 if message.starts_with("unknown tool") => Exit::NotFound,
+            let exit = match *code {
+                code::UNAUTHENTICATED => Exit::Auth,
+                code::UPSTREAM_TIMEOUT | code::UPSTREAM_UNREACHABLE | code::NOT_READY => Exit::Unreachable,
+                code::INVALID_PARAMS if message.starts_with("unknown tool") => Exit::NotFound,
                 _ => Exit::Failed,
             };
             let side = data["side"].as_str().map(|side| format!("on the side of: {}", escape(side)));
@@ -273,6 +279,12 @@ pub fn failure(url: &str, error: Error) -> Failure {
             match exit {
                 Exit::NotFound => failure.try_this("mtctl tools list"),
                 Exit::Unreachable => failure.try_this("mtctl status"),
+                _ if *code == code::MISSING_CAPABILITY => {
+                    failure.note("the tool asks its user something; at a terminal, mtctl can pass that on")
+                }
+                _ if *code == code::ERA_MISMATCH => {
+                    failure.try_this("--era auto, which takes what the backend speaks")
+                }
                 _ => failure,
             }
         }

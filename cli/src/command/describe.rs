@@ -13,7 +13,7 @@ use super::{Context, get, status};
 use crate::{
     args::DescribeArgs,
     client, manifests,
-    output::{Exit, Failure, Format, STRONG, Table, escape, shorten},
+    output::{Exit, Failure, Format, STRONG, Table, count, escape, shorten},
     target::gateway_url,
 };
 
@@ -76,14 +76,10 @@ fn render(stored: &pb::StoredResource, resource: &Resource, fleet: &Fleet) -> St
         Fleet::Nothing => {}
         Fleet::Backend(backend) => {
             let lister = if backend.lister.is_empty() { "nobody" } else { &backend.lister };
-            let _ = writeln!(
-                text,
-                "{} tools, {} prompts, {} resources in the catalog, listed by {}\n",
-                backend.tools,
-                backend.prompts,
-                backend.resources,
-                escape(lister),
-            );
+            let offers =
+                [(backend.tools, "tool"), (backend.prompts, "prompt"), (backend.resources, "resource")]
+                    .map(|(number, noun)| count(usize::try_from(number).unwrap_or(usize::MAX), noun));
+            let _ = writeln!(text, "{} in the catalog, listed by {}\n", offers.join(", "), escape(lister));
             let mut table = Table::new(["NODE", "STATE", "TOOLS", "REASON"]);
             for (node, seen) in &backend.nodes {
                 let reason = shorten(&seen.reason, REASON_CHARS_MAX);

@@ -1,6 +1,6 @@
 //! `mtctl down`: ends the `mtctl up` of this machine and waits until it has.
 
-use std::{path::Path, thread, time::Duration};
+use std::{path::Path, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const POLL: Duration = Duration::from_millis(50);
 
-pub fn run(context: &Context, args: &DownArgs) -> Result<Exit, Failure> {
+pub async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Failure> {
     let dir = endpoint::data_dir(&context.global)?;
     // The lock proves that the recorded process lives and is an `mtctl up`.
     let Some(record) = endpoint::running(&dir) else {
@@ -21,7 +21,7 @@ pub fn run(context: &Context, args: &DownArgs) -> Result<Exit, Failure> {
             .try_this("mtctl down --data-dir DIR, if it was started with one"));
     };
     stop(&record)?;
-    if !ended(&dir, args.wait) {
+    if !ended(&dir, args.wait).await {
         return Err(Failure::new(Exit::Unreachable, format!("process {} has not ended yet", record.pid))
             .cause(format!("it was asked to {} ago", humantime::format_duration(args.wait)))
             .note("it waits for calls that are under way")
@@ -42,13 +42,13 @@ fn stop(record: &Record) -> Result<(), Failure> {
     }
 }
 
-fn ended(dir: &Path, limit: Duration) -> bool {
+async fn ended(dir: &Path, limit: Duration) -> bool {
     let polls = limit.as_millis() / POLL.as_millis();
     for _ in 0..=polls {
         if endpoint::running(dir).is_none() {
             return true;
         }
-        thread::sleep(POLL);
+        tokio::time::sleep(POLL).await;
     }
     false
 }

@@ -56,11 +56,11 @@ pub fn run(context: &Context, args: UpArgs) -> Result<Exit, Failure> {
     let source = Source::new(&args.paths)?;
     // Mistakes are told before anything has been started.
     let manifests = source.as_ref().map(Source::read).transpose()?;
-    let held = endpoint::hold(&dir)?;
-    super::crypto();
-    super::log("warn");
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(super::no_runtime)?;
+    let held = runtime.block_on(endpoint::hold(&dir))?;
+    super::crypto();
+    super::log("warn");
     let up = Up { context, args: &args, dir, held, source, manifests };
     super::finish(runtime, Box::pin(up.serve()))
 }
@@ -254,6 +254,7 @@ impl Planes {
             listen: args.control,
             http: args.http,
             insecure: args.insecure,
+            salvage_store: false,
             metrics: Some(metrics.clone()),
         };
         let (ready, bound) = oneshot::channel();

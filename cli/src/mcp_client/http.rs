@@ -52,15 +52,15 @@ pub enum Error {
     Setup(#[source] reqwest::Error),
     /// Nothing was sent: it is safe to try again.
     #[error("cannot connect to {url}")]
-    Connect { url: Url, source: reqwest::Error },
+    Connect { url: String, source: reqwest::Error },
     #[error("the connection to {url} broke")]
-    Broken { url: Url, source: Box<dyn std::error::Error + Send + Sync> },
+    Broken { url: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{url} answered {status}")]
-    Status { url: Url, status: StatusCode, body: Bytes },
+    Status { url: String, status: StatusCode, body: Bytes },
     #[error("{url} answered with {found:?} instead of JSON or an event stream")]
-    ContentType { url: Url, found: String },
+    ContentType { url: String, found: String },
     #[error("{url} sent a message longer than {MESSAGE_BYTES_MAX} bytes")]
-    TooLong { url: Url },
+    TooLong { url: String },
 }
 
 impl Error {
@@ -112,7 +112,7 @@ impl Endpoint {
             _ if response.status() == StatusCode::ACCEPTED || response.content_length() == Some(0) => {
                 Reply::Accepted
             }
-            found => return Err(Error::ContentType { url: self.url.clone(), found: found.to_owned() }),
+            found => return Err(Error::ContentType { url: self.url.to_string(), found: found.to_owned() }),
         };
         let empty = matches!(&reply, Reply::Message(body) if body.trim_ascii().is_empty());
         Ok((headers, if empty { Reply::Accepted } else { reply }))
@@ -132,7 +132,7 @@ impl Endpoint {
         let response = self.checked(request.send().await).await?;
         match content_type(response.headers()) {
             "text/event-stream" => Ok(self.events(response)),
-            found => Err(Error::ContentType { url: self.url.clone(), found: found.to_owned() }),
+            found => Err(Error::ContentType { url: self.url.to_string(), found: found.to_owned() }),
         }
     }
 
@@ -149,9 +149,9 @@ impl Endpoint {
         let response = match sent {
             Ok(response) => response,
             Err(source) if source.is_connect() => {
-                return Err(Error::Connect { url: self.url.clone(), source });
+                return Err(Error::Connect { url: self.url.to_string(), source });
             }
-            Err(source) => return Err(Error::Broken { url: self.url.clone(), source: source.into() }),
+            Err(source) => return Err(Error::Broken { url: self.url.to_string(), source: source.into() }),
         };
         let status = response.status();
         if status.is_success() {
@@ -166,7 +166,7 @@ impl Endpoint {
                 break;
             }
         }
-        Err(Error::Status { url: self.url.clone(), status, body: body.freeze() })
+        Err(Error::Status { url: self.url.to_string(), status, body: body.freeze() })
     }
 
     async fn body(&self, response: Response) -> Result<Bytes, Error> {
@@ -174,9 +174,9 @@ impl Endpoint {
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk =
-                chunk.map_err(|error| Error::Broken { url: self.url.clone(), source: error.into() })?;
+                chunk.map_err(|error| Error::Broken { url: self.url.to_string(), source: error.into() })?;
             if body.len() + chunk.len() > MESSAGE_BYTES_MAX {
-                return Err(Error::TooLong { url: self.url.clone() });
+                return Err(Error::TooLong { url: self.url.to_string() });
             }
             body.extend_from_slice(&chunk);
         }
@@ -227,7 +227,7 @@ impl Events {
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         while let Some(event) = self.inner.next().await {
             let event =
-                event.map_err(|error| Error::Broken { url: self.url.clone(), source: error.into() })?;
+                event.map_err(|error| Error::Broken { url: self.url.to_string(), source: error.into() })?;
             self.pending.store(0, Ordering::Relaxed);
             if event.id.is_some() {
                 self.last_id = event.id.filter(|id| !id.is_empty());

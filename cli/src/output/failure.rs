@@ -14,6 +14,12 @@ use super::{BAD, DIM, Exit, Format, STRONG, escape, escape::escape_block};
 pub struct Failure {
     pub exit: Exit,
     pub message: String,
+    /// Apart, so that results stay small.
+    details: Box<Details>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Details {
     causes: Vec<String>,
     notes: Vec<String>,
     tries: Vec<String>,
@@ -26,20 +32,12 @@ pub struct Failure {
 impl Failure {
     /// `message` is lower case, without a period.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-            causes: Vec::new(),
-            notes: Vec::new(),
-            tries: Vec::new(),
-            report: String::new(),
-            diagnostics: Vec::new(),
-        }
+        Self { exit, message: message.into(), details: Box::default() }
     }
 
     /// Adds why it happened.
     pub fn cause(mut self, cause: impl Display) -> Self {
-        self.causes.push(cause.to_string());
+        self.details.causes.push(cause.to_string());
         self
     }
 
@@ -48,8 +46,8 @@ impl Failure {
         let mut next = Some(error);
         while let Some(error) = next {
             let text = error.to_string();
-            if !self.causes.iter().any(|said| said.contains(&text)) {
-                self.causes.push(text);
+            if !self.details.causes.iter().any(|said| said.contains(&text)) {
+                self.details.causes.push(text);
             }
             next = error.source();
         }
@@ -58,20 +56,20 @@ impl Failure {
 
     /// Adds what it means, or what it does not mean.
     pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.notes.push(note.into());
+        self.details.notes.push(note.into());
         self
     }
 
     /// Adds something to try: a command, if it can be one.
     pub fn try_this(mut self, hint: impl Into<String>) -> Self {
-        self.tries.push(hint.into());
+        self.details.tries.push(hint.into());
         self
     }
 
     /// Adds diagnostics with their places, for people and for programs.
     pub fn report(mut self, rendered: String, diagnostics: Vec<serde_json::Value>) -> Self {
-        self.report = rendered;
-        self.diagnostics = diagnostics;
+        self.details.report = rendered;
+        self.details.diagnostics = diagnostics;
         self
     }
 
@@ -82,16 +80,16 @@ impl Failure {
                 "exit_code": self.exit as u8,
                 "reason": self.exit.word(),
                 "message": self.message,
-                "causes": self.causes,
-                "notes": self.notes,
-                "try": self.tries,
-                "diagnostics": self.diagnostics,
+                "causes": self.details.causes,
+                "notes": self.details.notes,
+                "try": self.details.tries,
+                "diagnostics": self.details.diagnostics,
             }});
             return format!("{value:#}");
         }
         let mut text = String::new();
-        if !self.report.is_empty() {
-            let _ = writeln!(text, "{}\n", self.report.trim_end());
+        if !self.details.report.is_empty() {
+            let _ = writeln!(text, "{}\n", self.details.report.trim_end());
         }
         let _ = write!(text, "{BAD}error{BAD:#}{STRONG}: {}{STRONG:#}", escape(&self.message));
         let mut section = |label: &str, lines: &[String]| {
@@ -101,9 +99,9 @@ impl Failure {
                 let _ = write!(text, "\n  {DIM}{label}:{DIM:#} {indented}");
             }
         };
-        section("cause", &self.causes);
-        section("note", &self.notes);
-        section("try", &self.tries);
+        section("cause", &self.details.causes);
+        section("note", &self.details.notes);
+        section("try", &self.details.tries);
         text
     }
 }
