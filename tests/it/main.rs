@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod bytes;
+mod clients;
 mod cluster;
 mod conformance;
 mod discovery_machines;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use rmcp::ServiceExt as _;
 use rmcp::transport::TokioChildProcess;
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
+use crate::cluster::eventually;
 use crate::fixture::{Fixture, Mode, stdio_command};
 
 /// Longer than the clients' own deadline, which gives the better message.
@@ -117,6 +118,44 @@ pub fn conformance_runner() -> PathBuf {
 /// `stdio`, `sse` or `streamableHttp`.
 pub fn everything() -> (PathBuf, PathBuf) {
     (node(), installed("node_modules/@modelcontextprotocol/server-everything/dist/index.js"))
+}
+
+/// The everything-server over streamable HTTP; dropping it kills it.
+pub struct Everything {
+    url: String,
+    _process: Child,
+}
+
+impl Everything {
+    pub async fn start() -> Self {
+        let (node, program) = everything();
+        // It cannot choose a port itself; between here and its start nobody else should.
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("its address")
+            .port();
+        let process = Command::new(node)
+            .arg(program)
+            .arg("streamableHttp")
+            .env("PORT", port.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the everything-server starts");
+        eventually("the everything-server listening", async || {
+            let connected = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+            connected.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        Self { url: format!("http://127.0.0.1:{port}/mcp"), _process: process }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
 }
 
 /// An official server of both eras, on stdio, that keeps to the era of its first request.
