@@ -14,6 +14,7 @@ mod kills;
 mod manifest;
 mod node;
 mod peers;
+mod pipes;
 mod raw;
 mod through;
 mod readme;
