@@ -15,6 +15,8 @@ pub struct Options {
     pub http: SocketAddr,
     /// Lets the doors open without TLS on addresses that others can reach.
     pub insecure: bool,
+    /// Opens a damaged store with what can be proven of it, and gives up the rest.
+    pub salvage_store: bool,
     /// What is shown at `/metrics`; the recorder is the program's.
     pub metrics: Option<PrometheusHandle>,
 }
@@ -52,6 +54,7 @@ mod tests {
             listen: listen.parse().unwrap(),
             http: http.parse().unwrap(),
             insecure,
+            salvage_store: false,
             metrics: None,
         };
         options.check().err().map(|error| error.option)

@@ -27,6 +27,10 @@ pub struct Args {
     #[arg(long, env = "MT_INSECURE")]
     pub insecure: bool,
 
+    /// Open a damaged store with what can be proven of it; damaged files are set aside
+    #[arg(long)]
+    pub salvage_store: bool,
+
     /// Write the addresses, as JSON, to this file when they are served
     #[arg(long, env = "MT_READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
@@ -57,6 +61,7 @@ impl Args {
             listen: self.listen,
             http: self.http,
             insecure: self.insecure,
+            salvage_store: self.salvage_store,
             metrics: Some(metrics),
         }
     }

@@ -43,7 +43,10 @@ use self::{
     grpc::Grpc,
     publisher::Publisher,
     registry::Registry,
-    store::{Store, sled::SledStore},
+    store::{
+        Store,
+        sled::{OnDamage, SledStore},
+    },
 };
 
 /// How long open calls and streams have to end after shutdown.
@@ -93,7 +96,7 @@ pub async fn run(
     ready: oneshot::Sender<Bound>,
 ) -> Result<(), Error> {
     options.check()?;
-    let (engine, keys) = open(options.data_dir.clone()).await?;
+    let (engine, keys) = open(options.data_dir.clone(), options.salvage_store).await?;
     let store: Arc<dyn Store> = engine.clone();
     let grpc_listener = bind(options.listen).await?;
     let http_listener = bind(options.http).await?;
@@ -186,11 +189,13 @@ async fn supervise(
     }
 }
 
-async fn open(data_dir: PathBuf) -> Result<(Arc<SledStore>, KeyRing), Error> {
+async fn open(data_dir: PathBuf, salvage: bool) -> Result<(Arc<SledStore>, KeyRing), Error> {
     tokio::task::spawn_blocking(move || {
         make_private_dir(&data_dir).map_err(|source| Error::DataDir { path: data_dir.clone(), source })?;
         // The store first: it holds the lock on the directory.
-        let store = SledStore::open(&data_dir.join(STORE_DIR), store::sled::Options::default())?;
+        let on_damage = if salvage { OnDamage::Salvage } else { OnDamage::Refuse };
+        let options = store::sled::Options { on_damage, ..store::sled::Options::default() };
+        let store = SledStore::open(&data_dir.join(STORE_DIR), options)?;
         let keys = keyring::open(&data_dir)?;
         Ok((Arc::new(store), keys))
     })

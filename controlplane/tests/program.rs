@@ -6,6 +6,10 @@ use std::{
     time::Duration,
 };
 
+use mt_proto::pb::{
+    control::{ApplyRequest, config_service_client::ConfigServiceClient},
+    resource as pb,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -68,4 +72,41 @@ async fn a_door_to_strangers_needs_insecure() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("--insecure"), "{said}");
     assert!(!dir.path().join("data").exists(), "nothing was made");
+}
+
+/// Commits one resource.
+async fn apply(address: &str) {
+    let secret = pb::Secret { source: Some(pb::secret::Source::Env("TOKEN".into())) };
+    let resource = pb::Resource {
+        metadata: Some(pb::Metadata { name: "token".into(), ..Default::default() }),
+        spec: Some(pb::resource::Spec::Secret(secret)),
+    };
+    let mut client = ConfigServiceClient::connect(format!("http://{address}")).await.unwrap();
+    client.apply(ApplyRequest { resources: vec![resource], ..Default::default() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_refused_with_the_way_out_and_opens_when_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, ready) = started(dir.path()).await;
+    apply(ready["grpc"].as_str().unwrap()).await;
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(end(&mut child).await.code(), Some(0));
+    std::fs::remove_file(dir.path().join("ready")).unwrap();
+
+    // The journal is gone, but what was acknowledged is on record beside it.
+    for entry in std::fs::read_dir(dir.path().join("data/store/journal")).unwrap() {
+        std::fs::write(entry.unwrap().path(), b"not a journal").unwrap();
+    }
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let mut refused = command(dir.path()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let code = end(&mut refused).await.code();
+    let said = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("--salvage-store"), "{said}");
+
+    let mut child = command(dir.path()).arg("--salvage-store").spawn().unwrap();
+    until(|| std::fs::read(dir.path().join("ready")).ok()).await;
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(end(&mut child).await.code(), Some(0));
 }

@@ -42,6 +42,7 @@ impl Plane {
             listen: "127.0.0.1:0".parse().unwrap(),
             http: "127.0.0.1:0".parse().unwrap(),
             insecure: false,
+            salvage_store: false,
             metrics: None,
         };
         let shutdown = CancellationToken::new();

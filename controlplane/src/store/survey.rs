@@ -16,7 +16,7 @@ use super::sidecar::Acknowledged;
 use super::{Error, files, journal};
 
 /// What an error tells the operator to do.
-pub const REMEDY: &str = "restore the directory from a backup, or open it once in salvage mode, \
+pub const REMEDY: &str = "restore the directory from a backup, or start mt-controlplane once with --salvage-store, \
      which keeps what can be proven and gives up the rest";
 
 /// A journal that can be continued.

@@ -223,6 +223,7 @@ async fn a_second_control_plane_on_the_same_store_is_refused() {
         listen: "127.0.0.1:0".parse().unwrap(),
         http: "127.0.0.1:0".parse().unwrap(),
         insecure: false,
+        salvage_store: false,
         metrics: None,
     };
     let second = crate::run(options, CancellationToken::new(), oneshot::channel().0).await;
