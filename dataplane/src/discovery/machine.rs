@@ -224,11 +224,11 @@ impl Machine {
 
     fn take_items(&mut self, response: DeltaDiscoveryResponse) -> Result<Vec<Action>, Broken> {
         let Stream::Up { base } = &self.stream else { return Ok(vec![]) };
-        let (version, nonce) = (response.system_version_info.clone(), response.nonce.clone());
+        let (label, nonce) = (response.system_version_info.clone(), response.nonce.clone());
         let mut stage = match std::mem::replace(&mut self.push, Push::None) {
-            Push::Staging(stage) if stage.version == version => stage,
-            // R14: a push with another version takes the place of one that never ended.
-            Push::Staging(_) | Push::None => Stage::new(version),
+            Push::Staging(stage) if stage.label == label => stage,
+            // R14: a push with another label takes the place of one that never ended.
+            Push::Staging(_) | Push::None => Stage::new(label),
             applying @ Push::Applying { .. } => {
                 self.push = applying;
                 return Err(Broken::Overlap); // R8

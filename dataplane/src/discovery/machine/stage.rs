@@ -28,7 +28,7 @@ pub const PUSH_BYTES_MAX: usize = 512 << 20;
 #[derive(Debug)]
 pub struct Stage {
     /// The `system_version_info` of its responses.
-    pub version: String,
+    pub label: String,
     /// None: removed.
     changes: BTreeMap<String, Option<Arc<Entry>>>,
     refusals: Vec<Refusal>,
@@ -36,8 +36,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new(version: String) -> Self {
-        Self { version, changes: BTreeMap::new(), refusals: vec![], bytes: 0 }
+    pub fn new(label: String) -> Self {
+        Self { label, changes: BTreeMap::new(), refusals: vec![], bytes: 0 }
     }
 
     /// Takes one response; gives the marker if it was in it.
