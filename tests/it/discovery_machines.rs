@@ -177,8 +177,8 @@ impl World {
                 self.node = Node::new(Default::default(), view);
             }
             Step::ServerSends => _ = self.server_sends(),
-            Step::ToNode => _ = self.to_node(),
-            Step::ToServer => _ = self.to_server(),
+            Step::ToNode => _ = self.node_hears(),
+            Step::ToServer => _ = self.server_hears(),
             Step::Applied { ok } => _ = self.applied(*ok),
             Step::LateRequest(which) => {
                 if let Some(request) = self.heard.get(which % self.heard.len().max(1)).cloned()
@@ -273,7 +273,7 @@ impl World {
     }
 
     /// The pipe reads nothing while the node applies.
-    fn to_node(&mut self) -> bool {
+    fn node_hears(&mut self) -> bool {
         if self.applying.is_some() {
             return false;
         }
@@ -283,7 +283,7 @@ impl World {
         true
     }
 
-    fn to_server(&mut self) -> bool {
+    fn server_hears(&mut self) -> bool {
         let (Some(request), Some(server)) = (self.to_server.pop_front(), &mut self.server) else {
             return false;
         };
@@ -324,7 +324,7 @@ impl World {
             if self.server.is_none() {
                 self.connect();
             }
-            let moved = self.applied(true) | self.to_server() | self.server_sends() | self.to_node();
+            let moved = self.applied(true) | self.server_hears() | self.server_sends() | self.node_hears();
             self.check();
             if !moved && self.server.is_some() {
                 return;
@@ -409,7 +409,7 @@ fn a_node_that_has_everything_is_sent_the_marker_and_no_item() {
     world.publish(&[(0, Some(2)), (1, Some(4)), (2, Some(0))]);
     world.settle();
     world.connect();
-    while world.to_server() {}
+    while world.server_hears() {}
     let mut sent = vec![];
     while world.server_sends() {
         sent.extend(world.to_node.drain(..));
