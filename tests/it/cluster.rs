@@ -15,6 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
+    task::JoinSet,
     time::{Instant, sleep},
 };
 use tonic::transport::Channel;
@@ -284,4 +285,21 @@ pub fn printed(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "it failed with {}\n{out}\n{err}", output.status);
     out.into_owned()
+}
+
+/// Something that goes on while a test does other things; dropping it ends it.
+pub struct Background<T>(JoinSet<T>);
+
+impl<T: Send + 'static> Background<T> {
+    pub fn run(future: impl Future<Output = T> + Send + 'static) -> Self {
+        let mut one = JoinSet::new();
+        one.spawn(future);
+        Self(one)
+    }
+
+    /// Waits for its end.
+    pub async fn end(mut self) -> T {
+        let ended = tokio::time::timeout(PATIENCE, self.0.join_next()).await;
+        ended.expect("it ends in time").expect("it is one task").unwrap()
+    }
 }

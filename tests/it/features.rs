@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Background, Cluster, eventually};
 use crate::fixture::{Fixture, Mode};
 use crate::manifest::{backend, over_http, plain_gateway};
 use crate::raw::{Events, Session, ask, messages, modern, shows_tool, tool_names};
@@ -90,7 +90,7 @@ async fn a_legacy_client_cancels_by_telling_so() {
     let mut session = Session::open(&url, LEGACY, json!({})).await;
     let slow = json!({"name": "slow", "arguments": {"ms": 60_000}});
     let request = session.request("tools/call", slow);
-    let running = tokio::spawn(async move { request.send().await.unwrap().text().await });
+    let running = Background::run(async move { request.send().await.unwrap().text().await });
     eventually("the call under way", async || match started(&fixture).await {
         1 => Ok(()),
         other => Err(format!("{other} started")),
@@ -107,7 +107,7 @@ async fn a_legacy_client_cancels_by_telling_so() {
         other => Err(format!("{other} cancelled")),
     })
     .await;
-    tokio::time::timeout(crate::cluster::PATIENCE, running).await.unwrap().unwrap().unwrap();
+    running.end().await.unwrap();
 }
 
 #[tokio::test]
@@ -116,13 +116,13 @@ async fn a_legacy_client_that_goes_away_cancels_nothing_and_a_modern_one_does() 
     let mut session = Session::open(&url, LEGACY, json!({})).await;
     let slow = |ms: u64| json!({"name": "slow", "arguments": {"ms": ms}});
     let go_away = async |request: reqwest::RequestBuilder, nth: u64| {
-        let running = tokio::spawn(request.send());
+        let running = Background::run(request.send());
         eventually("the call under way", async || match started(&fixture).await {
             started if started == nth => Ok(()),
             other => Err(format!("{other} started")),
         })
         .await;
-        running.abort();
+        drop(running);
     };
     go_away(session.request("tools/call", slow(300)), 1).await;
     let finished = async || {

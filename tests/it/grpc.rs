@@ -8,7 +8,7 @@ use mt_proto::pb::control::{GetRequest, Kind, ResourceRef};
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Background, Cluster, eventually};
 use crate::fixture::{Fixture, Mode};
 use crate::manifest::{gateway, over_http, plain_gateway};
 use crate::peers::{discover, reflect};
@@ -127,7 +127,7 @@ async fn a_refusal_is_shown_and_the_next_generation_is_sent() {
     cluster.nodes[0].process.kill().await;
     let arguments = ["--node", "node-0", "--refuse", "backend/first: cannot", "--pushes", "2"];
     let grpc = cluster.control.grpc.clone();
-    let client = tokio::spawn(async move { discover(&grpc, &arguments).await });
+    let client = Background::run(async move { discover(&grpc, &arguments).await });
     let refused = eventually("the refusal", async || {
         let nodes = cluster.control.nodes().await.nodes;
         let refused = nodes.into_iter().find(|node| node.generation_refused == 1);
@@ -139,7 +139,7 @@ async fn a_refusal_is_shown_and_the_next_generation_is_sent() {
     assert!(table.contains("backend/first: cannot"), "{table}");
 
     cluster.control.apply(&shown("second")).await;
-    let said = client.await.unwrap().succeeded();
+    let said = client.end().await.succeeded();
     let pushes = said.events("push");
     assert_eq!(pushes.len(), 2, "{said:?}");
     let changed: Vec<&String> = pushes[1]["changed"].as_object().unwrap().keys().collect();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Background, Cluster, eventually};
 use crate::fixture::BINARY;
 use crate::manifest::{backend, over_stdio, plain_gateway};
 use crate::raw::{Events, Session, ask, messages, modern, shows_tool};
@@ -63,7 +63,7 @@ async fn a_cancellation_passes_a_pipe_in_both_eras() {
 
     let mut session = Session::open(&url, LEGACY, json!({})).await;
     let request = session.request("tools/call", slow.clone());
-    let running = tokio::spawn(request.send());
+    let running = Background::run(request.send());
     eventually("the call under way", async || {
         let counts = counts(session.ask("tools/call", call("cancelled_count")).await);
         if counts["started"] == 1 { Ok(()) } else { Err(counts.to_string()) }
@@ -76,18 +76,18 @@ async fn a_cancellation_passes_a_pipe_in_both_eras() {
         if counts["cancelled"] == 1 { Ok(()) } else { Err(counts.to_string()) }
     })
     .await;
-    running.await.unwrap().unwrap();
+    running.end().await.unwrap();
 
     let before = counts(ask(&url, "tools/call", call("cancelled_count")).await);
     let cancelled = before["cancelled"].as_u64().unwrap();
-    let running = tokio::spawn(modern(&url, 9, "tools/call", slow).send());
+    let running = Background::run(modern(&url, 9, "tools/call", slow).send());
     eventually("the call under way", async || {
         let counts = counts(ask(&url, "tools/call", call("cancelled_count")).await);
         let started = counts["started"].as_u64() > before["started"].as_u64();
         if started { Ok(()) } else { Err(counts.to_string()) }
     })
     .await;
-    running.abort();
+    drop(running);
     eventually("the cancellation at the backend", async || {
         let counts = counts(ask(&url, "tools/call", call("cancelled_count")).await);
         if counts["cancelled"] == cancelled + 1 { Ok(()) } else { Err(counts.to_string()) }
@@ -174,13 +174,13 @@ async fn a_node_that_is_stopped_finishes_what_is_under_way() {
     let (mut cluster, url) = one().await;
     let mut session = Session::open(&url, LEGACY, json!({})).await;
     let slow = json!({"name": "slow", "arguments": {"ms": 1_000}});
-    let running = tokio::spawn(session.request("tools/call", slow).send());
+    let running = Background::run(session.request("tools/call", slow).send());
     eventually("the call under way", async || {
         let answer = session.ask("tools/call", call("cancelled_count")).await;
         if answer["result"]["structuredContent"]["started"] == 1 { Ok(()) } else { Err(answer.to_string()) }
     })
     .await;
     assert_eq!(cluster.nodes[0].process.stop().await, Some(0));
-    let answer: Value = running.await.unwrap().unwrap().json().await.unwrap();
+    let answer: Value = running.end().await.unwrap().json().await.unwrap();
     assert_eq!(text(&answer), "slept 1000 ms");
 }

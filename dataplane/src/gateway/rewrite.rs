@@ -64,7 +64,8 @@ pub enum Place {
 pub fn notification(backend: &ResourceName, wraps_uris: bool, message: Bytes) -> Option<Bytes> {
     let names = |word: &[u8]| memchr::memmem::find(&message, word).is_some();
     // Most notifications are progress and log lines: those are not read again.
-    if !names(b"list_changed") && !(wraps_uris && names(b"updated")) {
+    let concerned = names(b"list_changed") || (wraps_uris && names(b"updated"));
+    if !concerned {
         return Some(message);
     }
     match Message::parse(message.clone(), Limits::BACKEND) {
@@ -189,7 +190,8 @@ mod tests {
         };
         let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
         assert_eq!(told(false, changed), None);
-        let updated = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"f:x"}}"#;
+        let updated =
+            r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"f:x"}}"#;
         assert_eq!(told(false, updated).as_deref(), Some(updated.as_bytes()));
         let wrapped = updated.replace("f:x", "mt+b+f:x");
         assert_eq!(told(true, updated).as_deref(), Some(wrapped.as_bytes()));
