@@ -162,7 +162,9 @@ impl Upstream {
         if self.config.disabled {
             return Err(CallError::Disabled { backend: self.config.name.clone() });
         }
-        let _slot = self.slots.try_acquire().map_err(|error| match error {
+        // Listing, and listening for what changes, must not take a client's place.
+        let slots = if call.client.scope == Scope::Node { 0 } else { 1 };
+        let _slot = self.slots.try_acquire_many(slots).map_err(|error| match error {
             TryAcquireError::NoPermits => {
                 let limit = self.config.concurrent_calls_max;
                 CallError::Overloaded { backend: self.config.name.clone(), limit }
