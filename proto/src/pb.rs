@@ -16,22 +16,22 @@ pub mod magictunnel {
     pub mod resource {
         //! The configuration, as users write it.
         package! { /// Version 1.
-            v1 = "magictunnel.resource.v1"; }
+        v1 = "magictunnel.resource.v1"; }
     }
     pub mod discovery {
         //! What a control plane pushes.
         package! { /// Version 1.
-            v1 = "magictunnel.discovery.v1"; }
+        v1 = "magictunnel.discovery.v1"; }
     }
     pub mod node {
         //! What nodes report.
         package! { /// Version 1.
-            v1 = "magictunnel.node.v1"; }
+        v1 = "magictunnel.node.v1"; }
     }
     pub mod control {
         //! What operators call.
         package! { /// Version 1.
-            v1 = "magictunnel.control.v1"; }
+        v1 = "magictunnel.control.v1"; }
     }
 }
 
@@ -42,7 +42,7 @@ pub mod envoy {
         pub mod core {
             //! The node.
             package! { /// Version 3.
-                v3 = "envoy.config.core.v3"; }
+            v3 = "envoy.config.core.v3"; }
         }
     }
     pub mod service {
@@ -50,7 +50,7 @@ pub mod envoy {
         pub mod discovery {
             //! Discovery.
             package! { /// Version 3.
-                v3 = "envoy.service.discovery.v3"; }
+            v3 = "envoy.service.discovery.v3"; }
         }
     }
 }
@@ -58,7 +58,7 @@ pub mod envoy {
 pub mod google {
     //! The subset of Google's messages that discovery speaks.
     package! { /// Errors.
-        rpc = "google.rpc"; }
+    rpc = "google.rpc"; }
 }
 
 pub use envoy::service::discovery::v3 as ads;
