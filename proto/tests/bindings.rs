@@ -41,7 +41,8 @@ fn the_checked_in_bindings_are_current() {
         }
     }
     for name in &names {
-        let (have, want) = (fs::read(checked_in.join(name)).unwrap_or_default(), fs::read(fresh.path().join(name)).unwrap());
+        let (have, want) =
+            (fs::read(checked_in.join(name)).unwrap_or_default(), fs::read(fresh.path().join(name)).unwrap());
         assert!(have == want, "{name:?} is not what the .proto files say: run with UPDATE_BINDINGS=1");
     }
     let mut kept: Vec<_> = fs::read_dir(&checked_in).unwrap().map(|e| e.unwrap().file_name()).collect();

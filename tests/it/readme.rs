@@ -72,7 +72,8 @@ async fn five_minutes_with_it() {
     checkout(folder.path());
     // As `cargo run -p mtctl -- up`, on ports of its own: the default ones may be taken.
     let free = "--listen 127.0.0.1:0 --control 127.0.0.1:0 --http 127.0.0.1:0 --admin 127.0.0.1:0";
-    let mut up = shell(folder.path(), &format!("exec mtctl up {free}")).stderr(Stdio::piped()).spawn().unwrap();
+    let mut up =
+        shell(folder.path(), &format!("exec mtctl up {free}")).stderr(Stdio::piped()).spawn().unwrap();
     eventually("a running demo", async || {
         let status = mtctl(folder.path(), &[], &["status"]).await;
         let tools = mtctl(folder.path(), &[], &["tools", "list", "-o", "name"]).await;
@@ -105,13 +106,18 @@ async fn a_fleet() {
         .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
         .collect();
     // The ports of the text may be taken here; everything else is as written.
-    let mut own = code.replace("--data-dir fleet/control", &format!("--data-dir fleet/control --http 127.0.0.1:{}", ports[5]));
+    let mut own = code.replace(
+        "--data-dir fleet/control",
+        &format!("--data-dir fleet/control --http 127.0.0.1:{}", ports[5]),
+    );
     for (from, to) in ["7001", "3001", "3002", "9901", "9902"].iter().zip(&ports) {
         own = own.replace(&format!("127.0.0.1:{from}"), &format!("127.0.0.1:{to}"));
     }
     // The programs need a moment that a person gives them without thinking.
     let server = format!("http://127.0.0.1:{}", ports[0]);
-    let wait = format!("for i in $(seq 100); do mtctl --server {server} nodes >/dev/null 2>&1 && break; sleep 0.1; done\n");
+    let wait = format!(
+        "for i in $(seq 100); do mtctl --server {server} nodes >/dev/null 2>&1 && break; sleep 0.1; done\n"
+    );
     let own = own.replace("mtctl apply", &format!("{wait}mtctl --server {server} apply"));
     let own = own.replace("mtctl nodes", &format!("sleep 2\nmtctl --server {server} nodes"));
     let script = format!("trap 'kill $(jobs -p)' EXIT\n{own}");
@@ -120,7 +126,10 @@ async fn a_fleet() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     for node in ["eu-1", "us-1"] {
-        let line = out.lines().find(|line| line.contains(node)).unwrap_or_else(|| panic!("no {node} in\n{out}\n{err}"));
+        let line = out
+            .lines()
+            .find(|line| line.contains(node))
+            .unwrap_or_else(|| panic!("no {node} in\n{out}\n{err}"));
         assert!(line.contains("synced"), "{out}\n{err}");
     }
 }
