@@ -16,6 +16,6 @@ mod node;
 mod peers;
 mod pipes;
 mod raw;
-mod through;
 mod readme;
+mod through;
 mod tidy;
