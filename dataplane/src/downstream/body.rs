@@ -94,9 +94,37 @@ impl ReadError {
     }
 }
 
-/// Reads a whole body. One that came in one piece is not copied; a declared
-/// length over the limit is refused before anything is read.
+/// Of a body that is refused as too long, this much is read and dropped, so that
+/// a client that sends before it reads gets to read the refusal.
+const DISCARD_BYTES_MAX: usize = 8 << 20;
+/// And for so long.
+const DISCARD_MAX: Duration = Duration::from_secs(2);
+
+/// Reads a whole body. One that came in one piece is not copied; of one that is
+/// too long nothing is kept.
 pub async fn read(mut incoming: Incoming, bytes_max: usize, within: Duration) -> Result<Bytes, ReadError> {
+    let read = read_within(&mut incoming, bytes_max, within).await;
+    if let Err(ReadError::TooLong(_)) = read {
+        _ = tokio::time::timeout(DISCARD_MAX, discard(&mut incoming)).await;
+    }
+    read
+}
+
+async fn discard(incoming: &mut Incoming) {
+    let mut dropped = 0;
+    while let Some(Ok(frame)) = incoming.frame().await {
+        dropped += frame.data_ref().map_or(0, Bytes::len);
+        if dropped > DISCARD_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+async fn read_within(
+    incoming: &mut Incoming,
+    bytes_max: usize,
+    within: Duration,
+) -> Result<Bytes, ReadError> {
     let declared = incoming.size_hint().lower();
     if declared > bytes_max as u64 {
         return Err(ReadError::TooLong(bytes_max));
