@@ -158,7 +158,8 @@ impl EventStream {
         state.paused = false;
         if let Some(after) = after {
             let oldest = state.backlog.front().map_or(state.next_sequence, |(sequence, _)| *sequence);
-            state.read_to = (after + 1).clamp(oldest, state.next_sequence);
+            // The number is the client's: any that exists may be in it.
+            state.read_to = after.saturating_add(1).clamp(oldest, state.next_sequence);
         }
         let number = state.reader;
         drop(state);
@@ -269,6 +270,15 @@ mod tests {
         );
         assert!(second.next().await.is_none());
         assert!(stream.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_never_was_is_after_all_others() {
+        let stream = EventStream::new("s".into());
+        stream.push(b"1").await;
+        stream.finish();
+        assert!(stream.attach(Some(u64::MAX)).next().await.is_none());
+        assert!(text(stream.attach(Some(0)).next().await).contains("data: 1"));
     }
 
     #[tokio::test(start_paused = true)]
