@@ -120,9 +120,13 @@ async fn run(door: Door, call: Call) -> Response<Body> {
             })))
         }
         answer = &mut running => {
-            let (body, ok) = reply::message(&id, version, &answer);
+            let said = left_behind(&mut from_call);
+            let (message, ok) = reply::message(&id, version, &answer);
             doors.meters.answered(Era::Modern, ok, began.elapsed());
-            reply::json(reply::status(version, &answer), body)
+            if said.is_empty() {
+                return reply::json(reply::status(version, &answer), message);
+            }
+            reply::events(Body::full(last_event(said, &message)))
         }
     }
 }
@@ -152,16 +156,26 @@ impl Running {
         self.call = None;
         let (message, ok) = reply::message(&self.id, self.version, answer);
         self.doors.meters.answered(Era::Modern, ok, self.began.elapsed());
-        let mut out = Vec::new();
-        // The call has ended, but may have left words behind.
-        while let Ok(said) = self.from_call.try_recv() {
-            if let Some(message) = notification(said) {
-                sse::encode(None, &message, &mut out);
-            }
-        }
-        sse::encode(None, &message, &mut out);
-        out.into()
+        last_event(left_behind(&mut self.from_call), &message)
     }
+}
+
+/// What a call that has ended said last, as events. It may have said it and
+/// ended in one go, before anybody could look.
+fn left_behind(from_call: &mut mpsc::Receiver<ToClient>) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Ok(said) = from_call.try_recv() {
+        if let Some(message) = notification(said) {
+            sse::encode(None, &message, &mut out);
+        }
+    }
+    out
+}
+
+/// The answer, after what was said before it.
+fn last_event(mut said: Vec<u8>, answer: &[u8]) -> Bytes {
+    sse::encode(None, answer, &mut said);
+    said.into()
 }
 
 /// A question cannot be put to a modern client here: dropping it tells the
