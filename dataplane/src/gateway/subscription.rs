@@ -12,7 +12,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use mt_proto::resource::ResourceName;
 use serde::Deserialize;
-use tokio::{sync::mpsc, time};
+use tokio::{
+    sync::mpsc,
+    time::{self, Instant},
+};
 
 use super::{
     call::{Answer, Call, CallError, Caller, ToClient},
@@ -35,8 +38,11 @@ use crate::{
 pub const SUBSCRIBED_URIS_MAX: usize = 1_000;
 /// How long a member may take to acknowledge.
 pub const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
-/// Between two tries to listen to a member.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How long a member may take to begin its stream.
+const BEGIN_MAX: Duration = Duration::from_secs(30);
+/// Between two tries to listen to a member: doubled while it says nothing.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Updates of members that wait to be sent.
 const UPDATES_MAX: usize = 64;
 
@@ -82,10 +88,15 @@ pub async fn listen(
     drop(updates);
 
     // The members acknowledge first, so that the client is told what is really followed.
-    let acknowledged = gather(&mut members, &mut from_members, wanted.len()).await;
+    let (acknowledged, early) = gather(&mut members, &mut from_members, wanted.len()).await;
     caller.notify(acknowledgement(&call.id, lists, &filter, view, &acknowledged)).await;
+    for message in early {
+        caller.notify(message).await;
+    }
 
     let mut in_service = node.watch();
+    // A list may have changed while the members were waited for.
+    in_service.mark_changed();
     let mut digests = digests(view);
     loop {
         tokio::select! {
@@ -167,27 +178,31 @@ enum Update {
     Message(Bytes),
 }
 
-/// Waits for every member's first word, or for the time to be over.
+/// Waits for every member's first word, or for the time to be over. Also gives
+/// what members have announced meanwhile, the same thing once.
 async fn gather(
     members: &mut FuturesUnordered<impl Future<Output = ()>>,
     updates: &mut mpsc::Receiver<Update>,
     count: usize,
-) -> BTreeMap<ResourceName, Wanted> {
+) -> (BTreeMap<ResourceName, Wanted>, Vec<Bytes>) {
     let mut acknowledged = BTreeMap::new();
+    let mut early = Vec::new();
     let deadline = time::sleep(ACKNOWLEDGE_MAX);
     tokio::pin!(deadline);
     while acknowledged.len() < count {
         tokio::select! {
             () = &mut deadline => break,
             Some(()) = members.next() => {}
-            Some(update) = updates.recv() => {
-                if let Update::Acknowledged(backend, wanted) = update {
-                    acknowledged.insert(backend, wanted);
+            Some(update) = updates.recv() => match update {
+                Update::Acknowledged(backend, wanted) => _ = acknowledged.insert(backend, wanted),
+                Update::Message(message) if early.len() < UPDATES_MAX && !early.contains(&message) => {
+                    early.push(message);
                 }
+                Update::Message(_) => {}
             }
         }
     }
-    acknowledged
+    (acknowledged, early)
 }
 
 /// Keeps a listen open to one member and passes on what it says.
@@ -200,6 +215,7 @@ async fn follow(
     updates: mpsc::Sender<Update>,
 ) {
     let mut first = true;
+    let mut wait = RETRY_MIN;
     loop {
         let Some(upstream) = node.upstream(backend) else { return };
         let (caller, mut door) = Caller::channel();
@@ -217,6 +233,7 @@ async fn follow(
                         }
                     }
                     first = false;
+                    wait = RETRY_MIN;
                 }
                 _ = &mut running => break,
             }
@@ -228,11 +245,13 @@ async fn follow(
                 return;
             }
         }
-        time::sleep(RETRY_EVERY).await;
+        time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
     }
 }
 
-/// The member's share of the client's request.
+/// The member's share of the client's request, beginning now: the subscription
+/// may be older than any call lasts.
 fn member_call(call: &Call, wanted: &Wanted) -> Call {
     let mut notifications = Object::default();
     if !wanted.uris.is_empty() {
@@ -243,7 +262,7 @@ fn member_call(call: &Call, wanted: &Wanted) -> Call {
     }
     let params = call.params.patch().set("notifications", notifications.finish()).finish();
     let params = Params::scan(&params, Limits::CLIENT).unwrap_or(Params::NONE);
-    Call { params, ..call.clone() }
+    Call { params, deadline: Instant::now() + BEGIN_MAX, ..call.clone() }
 }
 
 fn translate(
@@ -333,4 +352,53 @@ fn strings(texts: &[String]) -> Bytes {
     }
     out.push(b']');
     out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        gateway::call::{Client, Scope},
+        mcp::version::LATEST_MODERN,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_member_announces_while_another_is_waited_for_is_kept() {
+        let (updates, mut from_members) = mpsc::channel(UPDATES_MAX);
+        let quick: ResourceName = "quick".parse().unwrap();
+        let message = Bytes::from_static(b"updated");
+        for update in [
+            Update::Acknowledged(quick.clone(), Wanted::default()),
+            Update::Message(message.clone()),
+            Update::Message(message.clone()),
+        ] {
+            assert!(updates.send(update).await.is_ok());
+        }
+        let mut members: FuturesUnordered<std::future::Pending<()>> = FuturesUnordered::new();
+        let (acknowledged, early) = gather(&mut members, &mut from_members, 2).await;
+        assert_eq!(acknowledged.into_keys().collect::<Vec<_>>(), [quick]);
+        assert_eq!(early, [message]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_is_asked_again_has_time_to_begin() {
+        let began = Instant::now();
+        let call = Call {
+            id: RawId::number(1),
+            method: Method::Listen,
+            params: Params::NONE,
+            client: Arc::new(Client {
+                principal: "p".into(),
+                version: LATEST_MODERN,
+                info: Bytes::new(),
+                capabilities: Bytes::from_static(b"{}"),
+                scope: Scope::Stateless,
+                events: None,
+            }),
+            deadline: began,
+            param_headers: Vec::new(),
+        };
+        time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(member_call(&call, &Wanted::default()).deadline, Instant::now() + BEGIN_MAX);
+    }
 }
