@@ -24,6 +24,9 @@ use crate::{
 
 /// Questions of one stream that wait for replies at the same time.
 pub const QUESTIONS_MAX: usize = 32;
+/// Replies of one stream that are on their way, with those that only refuse.
+/// A backend that asks faster than it takes replies gets none.
+const REPLIES_MAX: usize = 4 * QUESTIONS_MAX;
 /// How long a client may think about one, where no call bounds it.
 pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -49,6 +52,9 @@ impl<R: Replies> Questions<R> {
     /// a backend must never wait for somebody who is not there.
     pub fn take(&mut self, request: Request, caller: Option<&Caller>) {
         let Request { id, method, params } = request;
+        if self.open.len() >= REPLIES_MAX {
+            return;
+        }
         let outcome: BoxFuture<'static, Result<Bytes, Bytes>> = match caller {
             _ if method == Method::Ping => Box::pin(async { Ok(Bytes::from_static(b"{}")) }),
             _ if self.open.len() >= QUESTIONS_MAX => {
@@ -115,5 +121,31 @@ async fn ask(caller: &Caller, question: Question) -> Result<Bytes, Bytes> {
         }
         Ok(Err(_gone)) => Err(RpcError::cannot_ask(method.as_str()).to_json()),
         Err(_elapsed) => Err(RpcError::cannot_ask("it did not reply in time").to_json()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::params::Params;
+
+    /// Never gets a reply through.
+    #[derive(Clone)]
+    struct Stuck;
+
+    impl Replies for Stuck {
+        async fn send(&self, _: Bytes) {
+            std::future::pending().await
+        }
+    }
+
+    #[test]
+    fn a_flood_of_questions_does_not_grow() {
+        let mut questions = Questions::new(Stuck);
+        for number in 0..10 * REPLIES_MAX as u64 {
+            let request = Request { id: RawId::number(number), method: Method::Ping, params: Params::NONE };
+            questions.take(request, None);
+        }
+        assert_eq!(questions.open.len(), REPLIES_MAX);
     }
 }
