@@ -130,14 +130,14 @@ fn session(door: &Door, head: &HeaderMap) -> Result<Arc<Session>, Refusal> {
 async fn call(door: Door, session: Arc<Session>, request: Request) -> Response<Body> {
     let (id, version, began) = (request.id.clone(), session.client.version, Instant::now());
     let (node, doors) = (door.node.clone(), door.doors.clone());
-    let Some((mut task, mut from_call)) = start(&door, &session, request) else {
+    let Some((task, mut from_call)) = start(&door, &session, request) else {
         let error =
             RpcError::invalid_request("a request with this id is under way, or too many requests are");
         return refuse(StatusCode::BAD_REQUEST, Some(&id), &error);
     };
-    tokio::select! {
-        biased;
-        Some(first) = from_call.recv() => {
+    // The queue ends with the call, so nothing that was said before is missed.
+    match from_call.recv().await {
+        Some(first) => {
             let stream = session.open_stream();
             let reader = stream.attach(None);
             if version.polls_sse() {
@@ -155,11 +155,8 @@ async fn call(door: Door, session: Arc<Session>, request: Request) -> Response<B
             });
             reply::events(body_of(reader))
         }
-        ended = &mut task => match ended {
+        None => match task.await {
             Ok(Some(answer)) => {
-                if let Err(CallError::SessionLost { .. }) = answer {
-                    session.ended.cancel();
-                }
                 let (body, ok) = reply::message(&id, version, &answer);
                 doors.meters.answered(Era::Legacy, ok, began.elapsed());
                 reply::json(reply::status(version, &answer), body)
@@ -167,7 +164,7 @@ async fn call(door: Door, session: Arc<Session>, request: Request) -> Response<B
             // Cancelled by the client, which expects no answer, or by the end of the session.
             Ok(None) => refuse(StatusCode::OK, Some(&id), &RpcError::cancelled()),
             Err(_) => refuse(StatusCode::OK, Some(&id), &RpcError::internal()),
-        }
+        },
     }
 }
 
@@ -197,11 +194,18 @@ fn start(
             let method = call.method.as_str().to_owned();
             return Some(Err(CallError::UnknownMethod { method }));
         }
-        tokio::select! {
-            answer = gateway::answer(&node, &table, &view, call, &caller) => Some(answer),
-            () = running.cancelled.cancelled() => None,
-            () = ended.cancelled() => None,
+        let answer = tokio::select! {
+            // A session that has ended opens nothing at a backend any more.
+            biased;
+            () = ended.cancelled() => return None,
+            () = running.cancelled.cancelled() => return None,
+            answer = gateway::answer(&node, &table, &view, call, &caller) => answer,
+        };
+        // Whoever still hears of this answer: the client must start again.
+        if let Err(CallError::SessionLost { .. }) = answer {
+            ended.cancel();
         }
+        Some(answer)
     });
     Some((task, from_call))
 }

@@ -174,7 +174,9 @@ impl Sessions {
         token: &str,
     ) -> Result<Arc<Session>, SessionError> {
         if let Some(session) = self.by_token.get(token) {
-            return (&session.gateway == gateway && &session.client.principal == principal)
+            let same = &session.gateway == gateway && &session.client.principal == principal;
+            // One that has ended stays until the next sweep.
+            return (same && !session.ended.is_cancelled())
                 .then(|| session.value().clone())
                 .ok_or(SessionError::Unknown);
         }
@@ -217,12 +219,12 @@ impl Sessions {
         Some(session)
     }
 
-    /// Removes the records of sessions that are idle or too old and returns them.
+    /// Removes the records of sessions that have ended or are idle and returns them.
     pub fn sweep(&self, now: Instant) -> Vec<Arc<Session>> {
         let mut gone = Vec::new();
         self.by_token.retain(|_, session| {
             let idle = now.saturating_duration_since(*session.last_used.lock());
-            let keep = idle < SESSION_IDLE_MAX || session.is_busy();
+            let keep = !session.ended.is_cancelled() && (idle < SESSION_IDLE_MAX || session.is_busy());
             if !keep {
                 gone.push(session.clone());
             }
@@ -509,5 +511,19 @@ mod tests {
         assert_eq!(sessions.sweep(Instant::now()).len(), 2);
         assert!(sessions.find(&keys, &session.gateway, &principal("p"), &idle).is_ok());
         assert!(sessions.find(&keys, &session.gateway, &principal("p"), &used).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_a_backend_has_lost_is_unknown_and_goes_with_the_next_sweep() {
+        let keys = KeyRing::ephemeral();
+        let sessions = Sessions::new("a");
+        let (token, session) = opened(&sessions, &keys);
+        assert!(session.mark_upstream());
+        session.ended.cancel();
+        let find = || sessions.find(&keys, &session.gateway, &principal("p"), &token).err();
+        assert_eq!(find(), Some(SessionError::Unknown));
+        assert_eq!(sessions.sweep(Instant::now()).len(), 1);
+        assert_eq!(find(), Some(SessionError::Unknown));
+        assert_eq!(sessions.len(), 0);
     }
 }
