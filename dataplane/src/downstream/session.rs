@@ -38,6 +38,10 @@ use crate::{
 pub const SESSIONS_MAX: usize = 10_000;
 /// A record that nobody has used for so long goes.
 pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
+/// From so many sessions on, a record goes after [`SESSION_IDLE_CROWDED`]: most
+/// clients leave without a word, and new ones must not be refused for them.
+const SESSIONS_CROWDED: usize = SESSIONS_MAX * 3 / 4;
+const SESSION_IDLE_CROWDED: Duration = Duration::from_secs(60);
 /// A token is good for so long.
 pub const SESSION_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Header values longer than this are refused by many servers and proxies.
@@ -219,12 +223,15 @@ impl Sessions {
         Some(session)
     }
 
-    /// Removes the records of sessions that have ended or are idle and returns them.
+    /// Removes the records of sessions that have ended or are idle and returns
+    /// them. Where there are many, a shorter idleness does.
     pub fn sweep(&self, now: Instant) -> Vec<Arc<Session>> {
         let mut gone = Vec::new();
+        let crowded = self.by_token.len() > SESSIONS_CROWDED;
+        let idle_max = if crowded { SESSION_IDLE_CROWDED } else { SESSION_IDLE_MAX };
         self.by_token.retain(|_, session| {
             let idle = now.saturating_duration_since(*session.last_used.lock());
-            let keep = !session.ended.is_cancelled() && (idle < SESSION_IDLE_MAX || session.is_busy());
+            let keep = !session.ended.is_cancelled() && (idle < idle_max || session.is_busy());
             if !keep {
                 gone.push(session.clone());
             }
@@ -525,5 +532,18 @@ mod tests {
         assert_eq!(sessions.sweep(Instant::now()).len(), 1);
         assert_eq!(find(), Some(SessionError::Unknown));
         assert_eq!(sessions.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_many_sessions_are_the_idle_make_room_sooner() {
+        let keys = KeyRing::ephemeral();
+        let sessions = Sessions::new("a");
+        let (few, _) = opened(&sessions, &keys);
+        tokio::time::advance(SESSION_IDLE_CROWDED).await;
+        assert_eq!(sessions.sweep(Instant::now()).len(), 0);
+        let fresh: Vec<_> = (0..SESSIONS_CROWDED).map(|_| opened(&sessions, &keys)).collect();
+        assert_eq!(sessions.sweep(Instant::now()).len(), 1);
+        assert!(!sessions.by_token.contains_key(few.as_str()));
+        assert_eq!(sessions.len(), fresh.len());
     }
 }
