@@ -7,7 +7,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt,
+    future::{join_all, try_join_all},
+    stream,
+    stream::FuturesUnordered,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
@@ -25,8 +30,10 @@ use crate::{
         subscription::{changed_lists, digests},
     },
     mcp::{
-        Era, Key, Limits, Message, Method, Notification, Outcome, Request, Response as RpcResponse, RpcError,
-        envelope, headers, meta::Initialize, splice,
+        Era, Key, Limits, Message, Method, Notification, Outcome, RawId, Request, Response as RpcResponse,
+        RpcError, envelope, headers,
+        meta::Initialize,
+        splice::{self, Object},
     },
     node::Node,
 };
@@ -100,7 +107,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn response(self, id: Option<&crate::mcp::RawId>) -> Response<Body> {
+    fn response(self, id: Option<&RawId>) -> Response<Body> {
         match self {
             Refusal::Missing => {
                 let error = RpcError::invalid_request("Mcp-Session-Id is missing: send initialize first");
@@ -226,21 +233,27 @@ impl Pump {
                 Some(ToClient::Notify(message)) => self.stream.push(&message).await,
                 Some(ToClient::Pause { retry }) => self.pause(retry),
                 Some(ToClient::Ask(ask)) => {
-                    let Ask { questions, replies } = ask;
+                    let Ask { questions, mut replies } = ask;
                     let mut waiting = Vec::with_capacity(questions.len());
+                    let mut ids = Vec::with_capacity(questions.len());
                     for question in questions {
                         // Too many questions wait: the callee hears that nobody answers.
                         let Some((id, answer)) = self.session.ask() else { break };
                         let message = splice::request(&id, &question.method, Some(&question.params));
                         self.stream.push(&message).await;
                         waiting.push(answer);
+                        ids.push(id);
                     }
                     asked.push(async move {
-                        let answers: Result<Vec<Reply>, _> =
-                            futures_util::future::try_join_all(waiting).await;
+                        let answers: Result<Vec<Reply>, _> = tokio::select! {
+                            answers = try_join_all(waiting) => answers,
+                            // Nobody waits any more: the client need not answer.
+                            () = replies.closed() => return ids,
+                        };
                         if let Ok(answers) = answers {
                             _ = replies.send(answers);
                         }
+                        Vec::new()
                     });
                 }
                 Some(ToClient::Begin) | None => {}
@@ -250,7 +263,11 @@ impl Pump {
                     Some(said) => next = Some(said),
                     None => return,
                 },
-                Some(()) = asked.next() => {}
+                Some(withdrawn) = asked.next() => {
+                    for id in withdrawn {
+                        self.stream.push(&cancelled(&id)).await;
+                    }
+                }
             }
         }
     }
@@ -264,6 +281,15 @@ impl Pump {
             self.stream.pause();
         }
     }
+}
+
+/// Takes a question to the client back.
+fn cancelled(id: &RawId) -> Bytes {
+    let params = Object::default()
+        .set("requestId", id.as_bytes())
+        .set_text("reason", "the server no longer waits")
+        .finish();
+    splice::notification(&Method::Cancelled, Some(&params))
 }
 
 fn body_of(reader: super::stream::Reader) -> Body {
@@ -436,4 +462,59 @@ pub fn close_upstream(node: &Arc<Node>, session: &Arc<Session>) {
     let Some(view) = table.snapshot.gateways.get(&session.gateway).cloned() else { return };
     let client = session.client.clone();
     node.tracker.spawn(async move { gateway::end_session(&table, &view, &client).await });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mt_proto::resource::ResourceName;
+
+    use super::*;
+    use crate::{
+        downstream::session::Sessions, gateway::call::Question, mcp::ProtocolVersion, seal::KeyRing,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_nobody_waits_for_is_taken_back_and_makes_room() {
+        let gateway: ResourceName = "default".parse().unwrap();
+        let object = Bytes::from_static(b"{}");
+        let (_, session) = Sessions::new("a")
+            .open(
+                &KeyRing::ephemeral(),
+                &gateway,
+                &"p".into(),
+                ProtocolVersion::V2025_11_25,
+                object.clone(),
+                object,
+            )
+            .unwrap();
+        let (caller, mut said) = Caller::channel();
+        let pump = Pump { stream: session.inbox.clone(), session: session.clone() };
+        let mut reader = session.inbox.attach(None);
+        let asking = async {
+            let question =
+                Question { key: "q".into(), method: Method::RootsList, params: Bytes::from_static(b"{}") };
+            let asked = tokio::time::timeout(Duration::from_secs(1), caller.ask(vec![question])).await;
+            assert!(asked.is_err(), "the client says nothing");
+            std::future::pending::<()>().await;
+        };
+        let pumping = async {
+            let first = said.recv().await.unwrap();
+            pump.run(first, said).await;
+        };
+        let reading = async {
+            let asked = reader.next().await.unwrap();
+            let withdrawn = reader.next().await.unwrap();
+            (asked, withdrawn)
+        };
+        let (asked, withdrawn) = tokio::select! {
+            () = asking => unreachable!(),
+            () = pumping => unreachable!(),
+            read = reading => read,
+        };
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        assert!(text(&asked).contains("roots/list"), "{asked:?}");
+        assert!(text(&withdrawn).contains("notifications/cancelled"), "{withdrawn:?}");
+    }
 }
