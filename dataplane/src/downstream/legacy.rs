@@ -402,14 +402,17 @@ pub async fn post_batch(door: Door, head: &HeaderMap, body: Bytes) -> Response<B
     if running.is_empty() && answers.is_empty() {
         return reply::accepted();
     }
-    for (id, task, mut from_call) in running {
+    let running = running.into_iter().map(|(id, task, mut from_call)| async move {
         // One JSON array has no place for what is said on the way; what comes is
         // taken, so that no backend waits, and dropped questions tell it so.
-        let silent = async { while from_call.recv().await.is_some() {} };
-        let (ended, ()) = tokio::join!(task, silent);
-        if let Ok(Some(answer)) = ended {
-            answers.push(reply::message(&id, version, &answer).0);
-        }
+        while from_call.recv().await.is_some() {}
+        let answer = task.await.ok().flatten()?;
+        Some(reply::message(&id, version, &answer).0)
+    });
+    // All at once: a call that waits for its turn may wait for one behind it.
+    answers.extend(join_all(running).await.into_iter().flatten());
+    if answers.is_empty() {
+        return reply::accepted();
     }
     let mut array = vec![b'['];
     for (at, answer) in answers.iter().enumerate() {
