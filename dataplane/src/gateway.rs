@@ -36,6 +36,7 @@ use self::{
 use crate::{
     mcp::{Key, Method, Params, splice::Object},
     node::{Node, Table},
+    upstream::Upstream,
 };
 
 /// Answers a call to a gateway. Dropping the future cancels it.
@@ -104,12 +105,11 @@ pub async fn notify(
     }
 }
 
-/// A client's session is over: its legs to the members are closed.
-pub async fn end_session(table: &Arc<Table>, view: &GatewayView, client: &Client) {
-    for backend in &view.members {
-        if let Some(upstream) = table.upstream(backend) {
-            upstream.end_scope(&client.scope).await;
-        }
+/// A client's session is over: its legs are closed. All upstreams are told, for
+/// the gateway may have had other members when the session used them.
+pub async fn end_session(upstreams: &[Arc<Upstream>], client: &Client) {
+    for upstream in upstreams {
+        upstream.end_scope(&client.scope).await;
     }
 }
 

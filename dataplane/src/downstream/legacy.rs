@@ -461,10 +461,8 @@ pub fn delete(door: Door, head: &HeaderMap) -> Response<Body> {
 
 /// Closes what backends hold for a session that has ended.
 pub fn close_upstream(node: &Arc<Node>, session: &Arc<Session>) {
-    let table = node.table();
-    let Some(view) = table.snapshot.gateways.get(&session.gateway).cloned() else { return };
-    let client = session.client.clone();
-    node.tracker.spawn(async move { gateway::end_session(&table, &view, &client).await });
+    let (upstreams, client) = (node.upstreams(), session.client.clone());
+    node.tracker.spawn(async move { gateway::end_session(&upstreams, &client).await });
 }
 
 #[cfg(test)]
