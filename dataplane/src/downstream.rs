@@ -17,7 +17,15 @@ mod reply;
 mod session;
 mod stream;
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{HeaderMap, Method as HttpMethod, Request, Response, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
@@ -129,8 +137,10 @@ pub async fn serve(
         };
         // A small answer must not wait for the acknowledgment of the one before.
         _ = socket.set_nodelay(true);
-        let shared = doors.clone();
+        let begun = Arc::new(AtomicBool::new(false));
+        let (shared, begins) = (doors.clone(), begun.clone());
         let service = service_fn(move |request| {
+            begins.store(true, Ordering::Relaxed);
             let doors = shared.clone();
             async move { Ok::<_, Infallible>(handle(doors, request).await) }
         });
@@ -140,8 +150,11 @@ pub async fn serve(
         doors.node.tracker.spawn(async move {
             let meters = &shared.meters;
             meters.connections.increment(1.0);
-            if let Err(error) = connection.await {
-                debug!(error = %error, "connection ended early");
+            tokio::select! {
+                served = connection => if let Err(error) = served {
+                    debug!(error = %error, "connection ended early");
+                },
+                () = no_request(&begun) => debug!("connection closed, it sent no request"),
             }
             meters.connections.decrement(1.0);
             drop(permit);
@@ -150,6 +163,15 @@ pub async fn serve(
     drop(listener);
     _ = tokio::time::timeout(DRAIN_MAX, graceful.shutdown()).await;
     Ok(())
+}
+
+/// Ends if the first request has not begun in time. While hyper waits to see
+/// which version of HTTP a client speaks, no time limit of its own runs.
+async fn no_request(begun: &AtomicBool) {
+    tokio::time::sleep(HEAD_MAX).await;
+    if begun.load(Ordering::Relaxed) {
+        std::future::pending().await
+    }
 }
 
 fn sweep_sessions(doors: &Doors) {
@@ -264,4 +286,37 @@ fn header_era(head: &HeaderMap) -> Result<Era, RpcError> {
     let Some(value) = head.get(headers::PROTOCOL_VERSION) else { return Ok(Era::Legacy) };
     let text = value.to_str().unwrap_or("(not text)").trim();
     ProtocolVersion::parse(text).map(ProtocolVersion::era).ok_or_else(|| RpcError::unsupported_version(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    // Time jumps while the sockets are silent, which is what this waits for.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_no_request_is_let_go() {
+        let shutdown = CancellationToken::new();
+        let node = Node::new(TaskTracker::new(), shutdown.clone(), shutdown.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = serve(node, DoorOptions::default(), listener, shutdown);
+        let client = async {
+            for beginning in ["", "PRI * HTTP"] {
+                let mut socket = TcpStream::connect(address).await.unwrap();
+                socket.write_all(beginning.as_bytes()).await.unwrap();
+                let end = tokio::time::timeout(10 * HEAD_MAX, socket.read(&mut [0; 1])).await;
+                assert!(matches!(end, Ok(Ok(0) | Err(_))), "{beginning:?} {end:?}");
+            }
+        };
+        tokio::select! {
+            _ = serving => unreachable!("nobody has stopped it"),
+            () = client => {}
+        }
+    }
 }
