@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use metrics::counter;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
@@ -338,19 +339,15 @@ impl Worker {
     }
 }
 
-/// What a server declares, as far as lists go.
+/// What a server declares, as far as lists go. Servers write `null`, and other
+/// things, where an object or a boolean belongs: one such member must not take
+/// the others away.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Declared {
-    tools: Option<Declaration>,
-    prompts: Option<Declaration>,
-    resources: Option<Declaration>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Declaration {
-    list_changed: bool,
+    tools: Option<Value>,
+    prompts: Option<Value>,
+    resources: Option<Value>,
 }
 
 impl Declared {
@@ -368,7 +365,8 @@ impl Declared {
     }
 
     fn tells_changes(&self) -> bool {
-        [&self.tools, &self.prompts, &self.resources].into_iter().flatten().any(|one| one.list_changed)
+        let mut all = [&self.tools, &self.prompts, &self.resources].into_iter().flatten();
+        all.any(|one| one["listChanged"] == true)
     }
 }
 
@@ -466,6 +464,10 @@ mod tests {
         assert!(declared.tells_changes());
         assert!(!Declared::read(br#"{"tools":{}}"#).tells_changes());
         assert!(!Declared::read(b"nonsense").has(List::Tools));
+        let sloppy = Declared::read(
+            br#"{"tools":{"listChanged":null},"prompts":true,"resources":{"listChanged":true}}"#,
+        );
+        assert!(sloppy.has(List::Tools) && sloppy.has(List::Resources) && sloppy.tells_changes());
     }
 
     #[test]
