@@ -187,11 +187,11 @@ impl LastWords {
 
     /// The last lines, on one line and short.
     pub fn text(&self) -> String {
-        let ring = self.ring.lock();
-        let from = ring.len().saturating_sub(LAST_WORDS_BYTES_MAX);
-        let tail: Vec<u8> = ring.range(from..).copied().collect();
-        drop(ring);
-        self.redact(shorten(&tail, LAST_WORDS_BYTES_MAX))
+        let said: Vec<u8> = self.ring.lock().iter().copied().collect();
+        // Before anything is cut off: half of a secret is not found any more.
+        let text = self.redact(String::from_utf8_lossy(&said).into_owned());
+        let from = text.ceil_char_boundary(text.len().saturating_sub(LAST_WORDS_BYTES_MAX));
+        shorten(text[from..].as_bytes(), LAST_WORDS_BYTES_MAX)
     }
 
     fn redact(&self, mut text: String) -> String {
@@ -232,7 +232,8 @@ pub async fn drain_stderr(mut stderr: impl AsyncRead + Unpin, words: Arc<LastWor
             if lines > STDERR_LINES_PER_SECOND {
                 dropped += 1;
             } else if tracing::enabled!(tracing::Level::DEBUG) {
-                tracing::debug!(backend, stderr = words.redact(excerpt(&line)), "process says");
+                let line = words.redact(String::from_utf8_lossy(&line).into_owned());
+                tracing::debug!(backend, stderr = excerpt(line.as_bytes()), "process says");
             }
             line.clear();
         }
@@ -324,6 +325,14 @@ mod tests {
             })
             .collect();
         assert!(foreign.is_empty(), "{foreign:?}");
+    }
+
+    #[test]
+    fn a_secret_at_the_edge_of_the_last_words_is_hidden() {
+        let words = LastWords::new(vec!["hunter2-secret".to_owned()]);
+        words.push(b"hunter2-secret");
+        words.push(&vec![b'x'; LAST_WORDS_BYTES_MAX - 3]);
+        assert!(!words.text().contains("ret"), "{}", words.text());
     }
 
     #[tokio::test]
