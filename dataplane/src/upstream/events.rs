@@ -76,7 +76,11 @@ async fn open(legacy: &Arc<Legacy>, session: &Arc<Session>, cursor: &Cursor) -> 
             legacy.no_event_stream.store(true, std::sync::atomic::Ordering::Relaxed);
             Open::Never
         }
-        Ok(Reply::Refused(refusal)) if refusal.status.is_server_error() => Open::Later,
+        Ok(Reply::Refused(refusal))
+            if refusal.status.is_server_error() || refusal.status == StatusCode::TOO_MANY_REQUESTS =>
+        {
+            Open::Later
+        }
         Ok(_) => Open::Never,
         Err(_) => Open::Later,
     }
