@@ -112,6 +112,12 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
         (false, "not ready: draining".to_owned())
     } else if !admin.serving.load(Ordering::Acquire) {
         (false, "not ready: nothing in service yet, waiting for the control plane".to_owned())
+    } else if generation == 0 {
+        // Every request is refused until then, so no traffic should come.
+        (
+            false,
+            "not ready: the control plane has no configuration yet (mtctl apply makes the first)".to_owned(),
+        )
     } else if age.is_zero() {
         (true, format!("ready: generation {generation}, catalog revision {revision}"))
     } else {

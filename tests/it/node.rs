@@ -166,6 +166,20 @@ async fn a_node_without_anything_waits_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_node_is_not_ready_before_the_first_configuration() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster.nodes[0];
+    eventually("an empty configuration", async || match page(node, "/readyz").await {
+        (503, text) if text.contains("no configuration yet") => Ok(()),
+        (status, text) => Err(format!("{status} {text}")),
+    })
+    .await;
+    let text = backend("off", &json!({"disabled": true, "http": {"url": "http://127.0.0.1:1/mcp"}}));
+    cluster.apply(&(text + &plain_gateway("default", "off"))).await;
+    assert_eq!(page(node, "/readyz").await.0, 200);
+}
+
+#[tokio::test]
 async fn operators_see_what_is_in_service_and_no_secret() {
     let cluster = Cluster::start(1).await;
     let spec = json!({"disabled": true, "http": {
