@@ -84,6 +84,8 @@ pub struct Upstream {
     meters: Arc<Meters>,
     state: StateKeeper,
     slots: Semaphore,
+    /// Subscriptions last as long as their clients, so they take no call's place.
+    subscriptions: Semaphore,
     /// [`Eras`] in two bits, and a third that says that they are known.
     eras: AtomicU8,
     /// One probe at a time.
@@ -97,6 +99,8 @@ enum Leg {
     Stdio(Arc<Stdio>),
 }
 
+/// Subscriptions to one backend at a time.
+const SUBSCRIPTIONS_MAX: usize = 4_096;
 /// How long an upstream that is being closed still takes calls.
 const CLOSE_GRACE: Duration = Duration::from_millis(50);
 
@@ -123,6 +127,7 @@ impl Upstream {
             meters,
             state: StateKeeper::new(config.disabled),
             slots: Semaphore::new(config.concurrent_calls_max),
+            subscriptions: Semaphore::new(SUBSCRIPTIONS_MAX),
             eras: AtomicU8::new(0),
             probing: Mutex::new(()),
             over: shared.shutdown.child_token(),
@@ -163,12 +168,13 @@ impl Upstream {
             return Err(CallError::Disabled { backend: self.config.name.clone() });
         }
         // Listing, and listening for what changes, must not take a client's place.
-        let slots = if call.client.scope == Scope::Node { 0 } else { 1 };
-        let _slot = self.slots.try_acquire_many(slots).map_err(|error| match error {
-            TryAcquireError::NoPermits => {
-                let limit = self.config.concurrent_calls_max;
-                CallError::Overloaded { backend: self.config.name.clone(), limit }
-            }
+        let places = if call.client.scope == Scope::Node { 0 } else { 1 };
+        let (slots, limit) = match call.method {
+            Method::Listen => (&self.subscriptions, SUBSCRIPTIONS_MAX),
+            _ => (&self.slots, self.config.concurrent_calls_max),
+        };
+        let _slot = slots.try_acquire_many(places).map_err(|error| match error {
+            TryAcquireError::NoPermits => CallError::Overloaded { backend: self.config.name.clone(), limit },
             TryAcquireError::Closed => CallError::Unreachable {
                 backend: self.config.name.clone(),
                 reason: "its configuration has been replaced".to_owned(),
@@ -310,6 +316,7 @@ impl Upstream {
             tracing::warn!(backend = %self.config.name, "calls were cut off, they took too long");
         }
         self.slots.close();
+        self.subscriptions.close();
         self.over.cancel();
         match &self.leg {
             Leg::Http(http) => http.legacy.end_all(),

@@ -90,6 +90,24 @@ async fn a_subscription_outlives_the_deadline_of_calls() {
 }
 
 #[tokio::test]
+async fn a_subscription_takes_no_place_of_a_call_and_ends_with_its_upstream() {
+    let (_events, stream) = mpsc::channel(8);
+    let stream = Mutex::new(Some(stream));
+    let server = Server::start(move |seen| match seen.json()["method"].as_str() {
+        Some("subscriptions/listen") => Say::Live(stream.lock().take().unwrap()),
+        _ => Say::Result("{}"),
+    })
+    .await;
+    let upstream = server.upstream_as(|backend| backend.concurrent_calls_max = 1);
+    let listen = call(&modern_client(), "1", Method::Listen, r#"{"notifications":{}}"#);
+    let (listening, mut door) = begin(&upstream, listen);
+    assert!(matches!(timeout(PATIENCE, door.recv()).await, Ok(Some(ToClient::Begin))));
+    assert_eq!(run(&upstream, &tool(&modern_client(), "2", "t")).await.unwrap(), result("{}"));
+    timeout(PATIENCE, upstream.close(2 * PATIENCE)).await.expect("nobody waits for a subscription");
+    assert!(matches!(timeout(PATIENCE, listening).await, Ok(Ok(Err(CallError::Lost { .. })))));
+}
+
+#[tokio::test]
 async fn an_error_with_a_status_is_an_answer() {
     for (status, code) in [(400, -32020), (404, -32601), (400, -32021)] {
         let body = format!(r#"{{"jsonrpc":"2.0","id":$id,"error":{{"code":{code},"message":"m"}}}}"#);
