@@ -199,7 +199,8 @@ fn endpoint(server: &Server) -> Result<Endpoint, Failure> {
     Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT))
 }
 
-fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+/// The last cause of an error: what lies above it is how we got there.
+pub fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
@@ -236,7 +237,9 @@ fn failure(server: &Server, doing: &str, status: &Status) -> Failure {
         failure = failure.cause(format!("{}: {}", violation.field, violation.description));
     }
     for violation in details.precondition_failure().map(|bad| bad.violations.as_slice()).unwrap_or_default() {
-        failure = failure.cause(format!("{}: {}", violation.subject, violation.description));
+        if !status.message().contains(&violation.subject) {
+            failure = failure.cause(format!("{}: {}", violation.subject, violation.description));
+        }
     }
     for link in details.help().map(|help| help.links.as_slice()).unwrap_or_default() {
         failure = failure.note(format!("{} {}", link.description, link.url));
