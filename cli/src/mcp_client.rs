@@ -86,6 +86,12 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Whether a gateway has said that it has no such tool.
+    pub fn is_unknown_tool(&self) -> bool {
+        let Error::Rpc { code, message, .. } = self else { return false };
+        *code == code::INVALID_PARAMS && message.starts_with("unknown tool")
+    }
 }
 
 /// What is read of any message.

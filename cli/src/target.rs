@@ -24,12 +24,18 @@ pub async fn resolve(context: &Context, args: &EndpointArgs) -> Result<String, F
     {
         return Ok(gateway_url(&record.mcp, &args.gateway));
     }
-    let fleet = context.client().await?.nodes().await?;
+    let direct = "--url http://HOST:3001/mcp, to speak to a node directly";
+    let client = context.client().await;
+    let mut client = client.map_err(|failure| match server.origin {
+        Origin::Given => failure.try_this(direct),
+        Origin::Recorded | Origin::Default => failure,
+    })?;
+    let fleet = client.nodes().await?;
     best_url(&fleet, &args.gateway).ok_or_else(|| {
         Failure::new(Exit::Unreachable, "no node is connected to the control plane")
             .cause(format!("{} knows {} nodes, none of them connected now", server.url, fleet.nodes.len()))
             .try_this("mtctl nodes")
-            .try_this("--url http://HOST:3001/mcp, to speak to a node directly")
+            .try_this(direct)
     })
 }
 

@@ -10,8 +10,9 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{Context, get::near};
 use crate::{
     args::{CallArgs, Era as EraArg},
+    client,
     mcp_client::{Client, Era, Error, Host, code, form, http::Endpoint},
-    output::{BAD, Exit, Failure, Format, escape, escape_block},
+    output::{BAD, Exit, Failure, Format, escape_block},
     target,
 };
 
@@ -97,17 +98,27 @@ enum Stopped {
 
 async fn attempt(client: &mut Client, args: &CallArgs, given: &Given) -> Result<Box<RawValue>, Stopped> {
     let work = async {
-        let arguments = match given {
-            Given::Whole(arguments) => arguments.clone(),
-            Given::Pairs(pairs) if pairs.is_empty() => Map::new(),
+        let (arguments, unlisted) = match given {
+            Given::Whole(arguments) => (arguments.clone(), None),
             Given::Pairs(pairs) => {
                 let tools = client.tools().await.map_err(Stopped::Failed)?;
-                let schema = schema_of(&tools, &args.tool).map_err(Stopped::Refused)?;
-                by_schema(pairs, schema).map_err(Stopped::Refused)?
+                match schema_of(&tools, &args.tool) {
+                    Ok(schema) => {
+                        let arguments = by_schema(pairs, schema).map_err(Stopped::Refused)?;
+                        complete(&args.tool, &arguments, schema).map_err(Stopped::Refused)?;
+                        (arguments, None)
+                    }
+                    // Right after a change the list may be behind what can be called.
+                    Err(failure) if pairs.is_empty() => (Map::new(), Some(failure)),
+                    Err(failure) => return Err(Stopped::Refused(failure)),
+                }
             }
         };
         let params = json!({"name": args.tool, "arguments": arguments});
-        client.request("tools/call", params).await.map_err(Stopped::Failed)
+        client.request("tools/call", params).await.map_err(|error| match unlisted {
+            Some(failure) if error.is_unknown_tool() => Stopped::Refused(failure),
+            _ => Stopped::Failed(error),
+        })
     };
     tokio::select! {
         result = tokio::time::timeout(args.timeout, work) => {
@@ -155,7 +166,7 @@ impl Given {
         }
         serde_json::from_str(&text).map(Given::Whole).map_err(|error| {
             Failure::new(Exit::Usage, "--json wants a JSON object")
-                .cause(error)
+                .cause(not_json(&error))
                 .try_this("mtctl call TOOL --json '{\"key\": \"value\"}'")
         })
     }
@@ -180,9 +191,12 @@ fn schema_of<'a>(tools: &'a [Value], name: &str) -> Result<&'a Value, Failure> {
     if let Some(tool) = tools.iter().find(|tool| tool["name"] == name) {
         return Ok(&tool["inputSchema"]);
     }
-    let names = tools.iter().filter_map(|tool| tool["name"].as_str());
+    let mut names = tools.iter().filter_map(|tool| tool["name"].as_str());
     let mut failure = Failure::new(Exit::NotFound, format!("there is no tool named {name:?}"));
-    if let Some(near) = near(name, names) {
+    // Most gateways put the backend's name before that of the tool.
+    let whole =
+        names.clone().find(|listed| listed.strip_suffix(name).is_some_and(|rest| rest.ends_with('_')));
+    if let Some(near) = whole.or_else(|| near(name, &mut names)) {
         failure = failure.try_this(format!("mtctl call {near} …"));
     }
     Err(failure.try_this("mtctl tools list"))
@@ -195,7 +209,9 @@ fn by_schema(pairs: &[Pair], schema: &Value) -> Result<Map<String, Value>, Failu
             Failure::new(Exit::Usage, format!("argument {} cannot be {:?}", pair.key, pair.text)).cause(cause)
         };
         let value = if pair.json {
-            serde_json::from_str(&pair.text).map_err(|error| usage(error.to_string()))?
+            serde_json::from_str(&pair.text).map_err(|error| {
+                usage(not_json(&error)).try_this(format!("{}=…, if it is not meant as JSON", pair.key))
+            })?
         } else {
             form::read(&pair.text, &schema["properties"][&pair.key])
                 .map_err(|wanted| usage(format!("the tool wants {wanted}")))?
@@ -203,6 +219,34 @@ fn by_schema(pairs: &[Pair], schema: &Value) -> Result<Map<String, Value>, Failu
         arguments.insert(pair.key.clone(), value);
     }
     Ok(arguments)
+}
+
+/// What the tool's schema requires has to be there. `--json` is not held to it:
+/// the schema of a server may be wrong.
+fn complete(tool: &str, arguments: &Map<String, Value>, schema: &Value) -> Result<(), Failure> {
+    let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let missing: Vec<&str> =
+        required.iter().filter_map(Value::as_str).filter(|name| !arguments.contains_key(*name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let wanted: Vec<String> = missing.iter().map(|name| format!("{name}=…")).collect();
+    let noun = if missing.len() == 1 { "an argument is missing" } else { "arguments are missing" };
+    Err(Failure::new(Exit::Usage, format!("{noun}: {}", missing.join(", ")))
+        .try_this(format!("mtctl call {tool} {}", wanted.join(" "))))
+}
+
+/// Why a text is not the JSON that is wanted, for whoever has typed it.
+fn not_json(error: &serde_json::Error) -> String {
+    use serde_json::error::Category;
+
+    match error.classify() {
+        Category::Eof => "it ends too early to be JSON".to_owned(),
+        Category::Data => "it is JSON of another type".to_owned(),
+        Category::Syntax | Category::Io => {
+            format!("it is not JSON from line {}, column {} on", error.line(), error.column())
+        }
+    }
 }
 
 fn print(context: &Context, raw: &RawValue) -> Result<Exit, Failure> {
@@ -265,18 +309,22 @@ pub fn failure(url: &str, error: Error) -> Failure {
             let exit = match *code {
                 code::UNAUTHENTICATED => Exit::Auth,
                 code::UPSTREAM_TIMEOUT | code::UPSTREAM_UNREACHABLE | code::NOT_READY => Exit::Unreachable,
-                code::INVALID_PARAMS if message.starts_with("unknown tool") => Exit::NotFound,
+                _ if error.is_unknown_tool() || is_unknown_gateway(message) => Exit::NotFound,
                 _ => Exit::Failed,
             };
-            let side = data["side"].as_str().map(|side| format!("on the side of: {}", escape(side)));
-            let mut failure = Failure::new(exit, format!("{message} ({code})"));
-            if let Some(side) = side {
-                failure = failure.cause(side);
-            }
+            // What a gateway says is in our words; what others say may need its number to be looked up.
+            let mut failure = match data["side"].as_str() {
+                Some("gateway") => Failure::new(exit, message),
+                Some(side) => {
+                    Failure::new(exit, format!("{message} ({code})")).cause(format!("{side} says so"))
+                }
+                None => Failure::new(exit, format!("{message} ({code})")),
+            };
             if data["retry"] == true {
                 failure = failure.note("it had no effect; the same call may be tried again");
             }
             match exit {
+                Exit::NotFound if is_unknown_gateway(message) => failure.try_this("mtctl get gateways"),
                 Exit::NotFound => failure.try_this("mtctl tools list"),
                 Exit::Unreachable => failure.try_this("mtctl status"),
                 _ if *code == code::MISSING_CAPABILITY => {
@@ -310,22 +358,21 @@ pub fn failure(url: &str, error: Error) -> Failure {
         Error::Http(Http::Url { .. }) => {
             Failure::new(Exit::Usage, error.to_string()).try_this("--url http://127.0.0.1:3001/mcp")
         }
-        Error::Http(http) => {
-            let exit = match http {
-                Http::Connect { .. } | Http::Broken { .. } => Exit::Unreachable,
-                _ => Exit::Failed,
-            };
-            let mut failure = Failure::new(exit, error.to_string()).chain(http);
-            failure = match http {
-                Http::Connect { .. } => failure.try_this("mtctl status").try_this("mtctl up"),
-                Http::Broken { .. } => failure.note("the call may have taken effect"),
-                _ => failure,
-            };
-            failure
-        }
+        Error::Http(Http::Connect { source, .. }) => Failure::new(Exit::Unreachable, error.to_string())
+            .cause(client::deepest(source))
+            .try_this("mtctl status")
+            .try_this("mtctl up"),
+        Error::Http(http @ Http::Broken { source, .. }) => Failure::new(Exit::Unreachable, http.to_string())
+            .cause(client::deepest(source.as_ref()))
+            .note("the call may have taken effect"),
+        Error::Http(http) => Failure::new(Exit::Failed, http.to_string()).chain(http),
         Error::NoAnswer | Error::Rounds => Failure::new(Exit::Failed, error.to_string()),
         Error::NotMcp { .. } => Failure::new(Exit::Failed, error.to_string()).chain(&error),
     }
+}
+
+fn is_unknown_gateway(message: &str) -> bool {
+    message.starts_with("there is no gateway ")
 }
 
 #[cfg(test)]
@@ -354,6 +401,26 @@ mod tests {
         let failure = schema_of(&[json!({"name": "demo_echo"})], "demo_ecko").unwrap_err();
         assert_eq!(failure.exit, Exit::NotFound);
         assert!(failure.render(Format::Table).contains("mtctl call demo_echo"));
+        let failure = schema_of(&[json!({"name": "demo_echo"})], "echo").unwrap_err();
+        assert!(failure.render(Format::Table).contains("mtctl call demo_echo"));
+    }
+
+    #[test]
+    fn a_missing_argument_is_named_before_the_call_is_made() {
+        let schema = json!({"properties": {"a": {}, "b": {}}, "required": ["a", "b"]});
+        let given = |value: Value| value.as_object().cloned().unwrap();
+        assert!(complete("add", &given(json!({"a": 1, "b": 2})), &schema).is_ok());
+        let failure = complete("add", &given(json!({"a": 1})), &schema).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.render(Format::Table).contains("mtctl call add b=…"));
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_without_the_words_of_a_parser() {
+        let cause = |text: &str| not_json(&serde_json::from_str::<Map<String, Value>>(text).unwrap_err());
+        assert_eq!(cause(r#"{"a":1"#), "it ends too early to be JSON");
+        assert_eq!(cause("[1]"), "it is JSON of another type");
+        assert_eq!(cause("xx"), "it is not JSON from line 1, column 1 on");
     }
 
     #[test]
@@ -383,6 +450,7 @@ mod tests {
             )
         };
         assert_eq!(error(-32602, "unknown tool \"x\"").exit, Exit::NotFound);
+        assert_eq!(error(-32600, "there is no gateway \"g\" on this node").exit, Exit::NotFound);
         assert_eq!(error(-31001, "late").exit, Exit::Unreachable);
         assert_eq!(error(-31015, "who").exit, Exit::Auth);
         assert!(error(-31002, "gone").render(Format::Table).contains("may be tried again"));
