@@ -125,11 +125,12 @@ impl Up<'_> {
             took: start.elapsed(),
         };
         self.context.output.say(summary::render(&about, &fleet));
+        let mut valid = true;
         loop {
             match (&mut changes, &self.source) {
                 (Some(changes), Some(source)) => {
                     changes.next().await;
-                    self.reload(&mut client, source).await;
+                    valid = self.reload(&mut client, source, valid).await;
                 }
                 _ => std::future::pending().await,
             }
@@ -188,14 +189,20 @@ impl Up<'_> {
     }
 
     /// A mistake changes nothing and is told; the last good files keep serving.
-    async fn reload(&self, client: &mut Client, source: &Source) {
+    /// Whether the files are valid is returned, and told when they become so.
+    async fn reload(&self, client: &mut Client, source: &Source, were_valid: bool) -> bool {
         let changed = match source.read_in_background().await {
             Ok(manifests) => send(client, &manifests, "changed files").await,
             Err(failure) => Err(failure),
         };
         let output = &self.context.output;
+        let valid = changed.is_ok();
         match changed {
-            Ok(answer) if answer.changes.is_empty() => {}
+            Ok(answer) if answer.changes.is_empty() && were_valid => {}
+            Ok(answer) if answer.changes.is_empty() => output.say(format_args!(
+                "{GOOD}generation {}{GOOD:#} stays: the files are valid again and say the same",
+                answer.generation
+            )),
             Ok(answer) => {
                 let names: Vec<String> = answer
                     .changes
@@ -213,6 +220,7 @@ impl Up<'_> {
                 output.say(failure.note("what was served before is still served").render(Format::Table))
             }
         }
+        valid
     }
 }
 
@@ -247,6 +255,8 @@ impl Planes {
         };
         let metrics = mt_dataplane::metrics::install().map_err(|error| failed(&error))?;
         let stop = CancellationToken::new();
+        // The control plane outlives the node, which would otherwise report its loss.
+        let control_stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
 
         let options = mt_controlplane::Options {
@@ -258,7 +268,7 @@ impl Planes {
             metrics: Some(metrics.clone()),
         };
         let (ready, bound) = oneshot::channel();
-        let token = stop.clone();
+        let token = control_stop.clone();
         spawn(&mut tasks, async move {
             mt_controlplane::run(options, token, ready).await.map_err(|error| control_failure(&error))
         });
@@ -280,7 +290,9 @@ impl Planes {
         };
         let (ready, bound) = oneshot::channel();
         let token = stop.clone();
+        let node_ends = control_stop.drop_guard();
         spawn(&mut tasks, async move {
+            let _node_ends = node_ends;
             mt_dataplane::run(options, token, ready).await.map_err(|error| node_failure(&error))
         });
         let node = begin(&mut tasks, bound).await?;
