@@ -5,7 +5,7 @@
 
 mod help;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mt_proto::resource::Kind;
@@ -133,17 +133,17 @@ pub struct UpArgs {
     #[arg(value_name = "DIR|FILE")]
     pub paths: Vec<PathBuf>,
     /// Where MCP clients connect
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
-    pub listen: std::net::SocketAddr,
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001", value_parser = address)]
+    pub listen: SocketAddr,
     /// Where the control plane serves gRPC
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7001")]
-    pub control: std::net::SocketAddr,
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7001", value_parser = address)]
+    pub control: SocketAddr,
     /// Where the control plane serves health and metrics
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7002")]
-    pub http: std::net::SocketAddr,
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7002", value_parser = address)]
+    pub http: SocketAddr,
     /// Where the node serves health, metrics and its state
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
-    pub admin: std::net::SocketAddr,
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901", value_parser = address)]
+    pub admin: SocketAddr,
     /// Import this client configuration once it runs, as `mtctl import` does
     #[arg(long, value_name = "FILE")]
     pub import: Vec<PathBuf>,
@@ -389,6 +389,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 500ms, 30s or 5m"))
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an IP address and a port are wanted, as in 127.0.0.1:3001".to_owned())
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -477,7 +481,8 @@ mod tests {
     }
 
     #[test]
-    fn times_and_labels_say_how_they_are_written() {
+    fn times_labels_and_addresses_say_how_they_are_written() {
+        assert!(refused("mtctl up --listen 3001").contains("as in 127.0.0.1:3001"));
         assert!(refused("mtctl down --wait soon").contains("30s"));
         assert!(refused("mtctl get all -l nolabel").contains("key=value"));
     }
