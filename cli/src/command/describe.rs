@@ -17,7 +17,7 @@ use crate::{
     target::gateway_url,
 };
 
-const REASON_CHARS_MAX: usize = 100;
+const REASON_CHARS_MAX: usize = 400;
 
 /// What the fleet says about a resource.
 enum Fleet {

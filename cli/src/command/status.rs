@@ -105,8 +105,11 @@ fn render(facts: &Facts, now: SystemTime) -> String {
         let ago = age(last.commit_time.as_ref(), now);
         let _ = write!(text, " · {ago} ago by {}", escape(&last.author));
     }
-    let verdict =
-        if all_good(facts) { format!("{GOOD}all good{GOOD:#}") } else { format!("{WARN}look{WARN:#}") };
+    let verdict = if all_good(facts) {
+        format!("{GOOD}all good{GOOD:#}")
+    } else {
+        format!("{WARN}needs a look{WARN:#}")
+    };
     let _ = writeln!(text, "   {verdict}");
     let with = |sync: Sync| nodes.iter().filter(|node| Sync::of(node, head) == sync).count();
     let _ = write!(text, "nodes     {}/{} synced", with(Sync::Synced), nodes.len());
@@ -119,10 +122,12 @@ fn render(facts: &Facts, now: SystemTime) -> String {
     text.push('\n');
     let _ = writeln!(text, "backends  {}", by_state(&facts.backends));
     let troubled: Vec<_> = facts.backends.iter().filter(|backend| is_trouble(worst(backend).0)).collect();
-    for backend in troubled.iter().take(EXPLAINED_MAX) {
+    let explained = &troubled[..troubled.len().min(EXPLAINED_MAX)];
+    let width = explained.iter().map(|backend| backend.backend.len()).max().unwrap_or(0);
+    for backend in explained {
         let (state, reason) = worst(backend);
         let name = escape(&backend.backend);
-        let _ = write!(text, "          {BAD}{name} {}{BAD:#}", word(state));
+        let _ = write!(text, "          {BAD}{name:width$}  {}{BAD:#}", word(state));
         let _ = writeln!(text, "  {}", shorten(reason, REASON_CHARS_MAX));
     }
     if troubled.len() > EXPLAINED_MAX {
@@ -226,10 +231,10 @@ mod tests {
     fn trouble_on_one_node_is_not_hidden_by_another() {
         let sick = backend("git", &[BackendState::Ready, BackendState::Unavailable], 0);
         insta::assert_snapshot!(screen(&facts(vec![sick, backend("demo", &[BackendState::Ready], 4)])), @r"
-        http://127.0.0.1:7001 · generation 2 · 12s ago by a@b   look
+        http://127.0.0.1:7001 · generation 2 · 12s ago by a@b   needs a look
         nodes     1/1 synced
         backends  1 ready · 1 unavailable
-                  git unavailable  no such program
+                  git  unavailable  no such program
         tools     4 in the catalog
         endpoint  http://127.0.0.1:3001/mcp
         ");
