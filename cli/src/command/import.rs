@@ -118,7 +118,8 @@ fn show(context: &Context, plan: &Plan, dry_run: bool) -> Result<(), Failure> {
         Format::Name if dry_run => {
             output.data(&plan.rows().map(|row| format!("{}\n", row.name())).collect::<String>())?;
         }
-        Format::Table if dry_run => output.data(&plan.table())?,
+        Format::Table if dry_run && plan.rows().next().is_some() => output.data(&plan.table())?,
+        Format::Table if plan.rows().next().is_none() => {}
         _ => output.say(plan.table().trim_end()),
     }
     for note in plan.notes() {
