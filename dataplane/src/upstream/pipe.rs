@@ -321,6 +321,8 @@ impl Pipe {
             }
             (Method::Progress, _) => self.pending.progress(&told),
             (Method::Cancelled, _) => self.take_cancelled(told.params),
+            // Whoever subscribed: the call that runs now may be another client's.
+            (Method::ResourcesUpdated, _) if !self.clients.sole => Delivery::Nobody,
             _ if self.has_owner() => match self.pending.notify_latest(Notice::Told(line.clone())) {
                 Delivery::Nobody => self.tell_client(line),
                 delivery => delivery,

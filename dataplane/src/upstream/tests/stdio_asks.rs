@@ -47,6 +47,21 @@ async fn what_a_cancelled_call_still_asks_does_not_reach_the_next_caller() {
 }
 
 #[tokio::test]
+async fn what_one_client_subscribed_to_is_not_told_to_the_next_caller() {
+    let telling = legacy_server(
+        r#"*'"name":"t'*)
+        for method in resources/updated message; do
+            printf '{"jsonrpc":"2.0","method":"notifications/%s","params":{"uri":"a:b"}}\n' "$method"
+        done
+        answer '{}';;"#,
+    );
+    let upstream = upstream(script(&telling));
+    let (running, mut door) = begin(&upstream, tool(&asking_client("b"), "1", "t"));
+    assert!(next_told(&mut door).await.contains("notifications/message"));
+    assert_eq!(running.await.unwrap().unwrap(), result("{}"));
+}
+
+#[tokio::test]
 async fn the_line_for_an_exclusive_process_is_bounded() {
     let upstream = upstream(script(&curious()));
     let (running, _door) = begin(&upstream, tool(&asking_client("a"), "0", "stuck"));
