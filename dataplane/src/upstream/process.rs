@@ -191,7 +191,7 @@ impl LastWords {
         // Before anything is cut off: half of a secret is not found any more.
         let text = self.redact(String::from_utf8_lossy(&said).into_owned());
         let from = text.ceil_char_boundary(text.len().saturating_sub(LAST_WORDS_BYTES_MAX));
-        shorten(text[from..].as_bytes(), LAST_WORDS_BYTES_MAX)
+        shorten(&text.as_bytes()[from..], LAST_WORDS_BYTES_MAX)
     }
 
     fn redact(&self, mut text: String) -> String {
