@@ -40,7 +40,7 @@ use crate::{
 /// How long a plane may take to open its store and its doors.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the summary waits for the backends. They go on starting after it.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long calls have to finish at the end, before they are cut off.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The node's id: there is one for each data directory.

@@ -1,6 +1,10 @@
 //! What `mtctl up` says once it serves.
 
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{
+    fmt::Write as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use mt_proto::pb::{control as pb, node::BackendState};
 
@@ -58,14 +62,12 @@ pub fn is_settled(backend: &pb::FleetBackend) -> bool {
 /// # Errors
 /// When the control plane does not answer.
 pub async fn settled(client: &mut Client, limit: Duration) -> Result<Fleet, Failure> {
-    let polls = limit.as_millis() / POLL.as_millis();
-    let mut poll = 0;
+    let start = Instant::now();
     loop {
         let fleet = Fleet { nodes: client.nodes().await?, backends: client.backends().await? };
-        if poll >= polls || fleet.is_settled() {
+        if start.elapsed() >= limit || fleet.is_settled() {
             return Ok(fleet);
         }
-        poll += 1;
         tokio::time::sleep(POLL).await;
     }
 }
