@@ -232,8 +232,9 @@ fn complete(tool: &str, arguments: &Map<String, Value>, schema: &Value) -> Resul
     }
     let wanted: Vec<String> = missing.iter().map(|name| format!("{name}=…")).collect();
     let noun = if missing.len() == 1 { "an argument is missing" } else { "arguments are missing" };
+    let given = if arguments.is_empty() { "" } else { " …" };
     Err(Failure::new(Exit::Usage, format!("{noun}: {}", missing.join(", ")))
-        .try_this(format!("mtctl call {tool} {}", wanted.join(" "))))
+        .try_this(format!("mtctl call {tool}{given} {}", wanted.join(" "))))
 }
 
 /// Why a text is not the JSON that is wanted, for whoever has typed it.
@@ -412,7 +413,7 @@ mod tests {
         assert!(complete("add", &given(json!({"a": 1, "b": 2})), &schema).is_ok());
         let failure = complete("add", &given(json!({"a": 1})), &schema).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
-        assert!(failure.render(Format::Table).contains("mtctl call add b=…"));
+        assert!(failure.render(Format::Table).contains("mtctl call add … b=…"));
     }
 
     #[test]
