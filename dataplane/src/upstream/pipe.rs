@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -84,6 +84,8 @@ pub struct Pipe {
     backoff: SharedBackoff,
     /// Why it was given up, if it was.
     given_up: OnceLock<&'static str>,
+    /// It has written to stdout what is no message.
+    has_garbled: AtomicBool,
     to_process: mpsc::Sender<Queued>,
     unread: Arc<Semaphore>,
     turns: Option<Arc<Semaphore>>,
@@ -156,6 +158,7 @@ impl Pipe {
             ended: watch::Sender::new(None),
             backoff,
             given_up: OnceLock::new(),
+            has_garbled: AtomicBool::new(false),
             to_process,
             unread: Arc::new(Semaphore::new(UNREAD_BYTES_MAX)),
             turns: one_at_a_time.then(|| Arc::new(Semaphore::new(1))),
@@ -282,6 +285,12 @@ impl Pipe {
         CallError::Lost { backend: self.backend.clone(), reason }
     }
 
+    /// Whether it has written to stdout what is no message: a server of something
+    /// else, or one that logs to the wrong place.
+    pub fn has_garbled(&self) -> bool {
+        self.has_garbled.load(Ordering::Relaxed)
+    }
+
     /// Takes a line of the process. False: it was no message.
     pub fn take(&self, line: Bytes) -> bool {
         match Message::parse(line.clone(), Limits::BACKEND) {
@@ -290,6 +299,7 @@ impl Pipe {
             Ok(Message::Request(request)) => self.take_request(request),
             Err(error) => {
                 self.meters.garbage.increment(1);
+                self.has_garbled.store(true, Ordering::Relaxed);
                 tracing::debug!(backend = %self.backend, line = excerpt(&line), %error, "no message on stdout");
                 return false;
             }

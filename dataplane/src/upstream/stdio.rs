@@ -327,7 +327,14 @@ impl Stdio {
                 // A crash has noted itself; a server of the other era is no
                 // worse for that.
                 if backoff.failures() == failures && !matches!(error, CallError::EraMismatch { .. }) {
-                    backoff.failed(Instant::now(), Duration::ZERO, error.to_string(), rand::random());
+                    // Without the backend's name: it is said again with the next refusal.
+                    let why = match &error {
+                        CallError::Unreachable { reason, .. }
+                        | CallError::Lost { reason, .. }
+                        | CallError::Protocol { reason, .. } => reason.clone(),
+                        other => other.to_string(),
+                    };
+                    backoff.failed(Instant::now(), Duration::ZERO, why, rand::random());
                 }
                 drop(backoff);
                 slot.pipe.opened(None);
@@ -382,8 +389,11 @@ impl Stdio {
             Ok(Err(CallError::Lost { reason, .. })) => Err(self.unreachable(reason)),
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                let silent =
-                    format!("the process did not answer initialize within {} s", limit.as_secs_f32());
+                let garbled = if pipe.has_garbled() { ", and writes to stdout what is not MCP" } else { "" };
+                let silent = format!(
+                    "the process did not answer initialize within {} s{garbled}",
+                    limit.as_secs_f32()
+                );
                 Err(self.unreachable(match words.text() {
                     words if words.is_empty() => silent,
                     words => format!("{silent}; its last words: {words}"),

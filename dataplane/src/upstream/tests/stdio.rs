@@ -162,6 +162,15 @@ async fn a_process_that_never_answers_is_given_up_with_what_it_said() {
     let error = run(&upstream(config), &tool(&legacy_client("a"), "1", "t")).await.unwrap_err();
     assert!(matches!(error, CallError::Unreachable { .. }));
     assert!(error.to_string().contains("downloading"), "{error}");
+    assert!(!error.to_string().contains("not MCP"), "{error}");
+}
+
+#[tokio::test]
+async fn a_process_that_speaks_something_else_is_given_up_with_that_reason() {
+    let mut config = script("echo 'listening on port 8080'; sleep 1000");
+    stdio(&mut config).start_timeout = Duration::from_millis(300);
+    let error = run(&upstream(config), &tool(&legacy_client("a"), "1", "t")).await.unwrap_err();
+    assert!(error.to_string().contains("writes to stdout what is not MCP"), "{error}");
 }
 
 #[tokio::test]
