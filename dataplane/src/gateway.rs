@@ -23,6 +23,7 @@ pub mod view;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use mt_proto::resource::{ResourceName, Rule};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -262,8 +263,9 @@ async fn complete(
     forward(table, view, &target.backend, "", call, caller).await
 }
 
-/// `logging/setLevel`: for every member that logs. One that cannot be reached
-/// now does not keep the others from it.
+/// `logging/setLevel`: for every member that logs, side by side. It fails only
+/// where all of them do: one that is dead, or of the other era, has no logs to
+/// choose from anyway.
 async fn set_level(
     table: &Arc<Table>,
     view: &GatewayView,
@@ -273,12 +275,12 @@ async fn set_level(
     let logs = |backend: &&ResourceName| {
         table.snapshot.catalogs.get(*backend).is_some_and(|catalog| catalog.declares("logging"))
     };
-    let mut answer = Ok(Answer::Result(Object::default().finish()));
-    for backend in view.members.iter().filter(logs) {
-        let one = forward(table, view, backend, "", call.clone(), caller).await;
-        if !matches!(one, Ok(Answer::Result(_))) {
-            answer = one;
-        }
+    let members = view.members.iter().filter(logs);
+    let answers =
+        join_all(members.map(|backend| forward(table, view, backend, "", call.clone(), caller))).await;
+    let set = answers.is_empty() || answers.iter().any(|answer| matches!(answer, Ok(Answer::Result(_))));
+    match answers.into_iter().next() {
+        Some(refused) if !set => refused,
+        _ => Ok(Answer::Result(Object::default().finish())),
     }
-    answer
 }

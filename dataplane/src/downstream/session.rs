@@ -70,6 +70,8 @@ pub struct Session {
     streams: Mutex<VecDeque<(u64, Arc<EventStream>)>>,
     next_number: AtomicU64,
     last_used: Mutex<Instant>,
+    /// When its token is good no longer.
+    expires: Instant,
     /// Whether a backend may hold state of it.
     touched: AtomicBool,
     node_tag: Arc<str>,
@@ -159,8 +161,16 @@ impl Sessions {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(SessionError::TooLarge);
         }
-        let session =
-            Session::new(&self.node_tag, id.into(), gateway, principal, version, info, capabilities);
+        let session = Session::new(
+            &self.node_tag,
+            id.into(),
+            gateway,
+            principal,
+            version,
+            info,
+            capabilities,
+            Duration::ZERO,
+        );
         self.by_token.insert(token.clone().into(), session.clone());
         Ok((token, session))
     }
@@ -192,10 +202,10 @@ impl Sessions {
             .map_err(|_| SessionError::Unknown)?;
         let claims: Claims<'_> = serde_json::from_slice(&plain).map_err(|_| SessionError::Unknown)?;
         let version = ProtocolVersion::parse(&claims.version).ok_or(SessionError::Unknown)?;
-        let age = now_seconds().saturating_sub(claims.issued);
+        let age = Duration::from_secs(now_seconds().saturating_sub(claims.issued));
         if claims.gateway != gateway.as_str()
             || claims.principal != **principal
-            || age > SESSION_AGE_MAX.as_secs()
+            || age > SESSION_AGE_MAX
             || self.ended.lock().ids.contains(claims.id.as_str())
         {
             return Err(SessionError::Unknown);
@@ -211,6 +221,7 @@ impl Sessions {
             version,
             Bytes::copy_from_slice(claims.info.get().as_bytes()),
             Bytes::copy_from_slice(claims.capabilities.get().as_bytes()),
+            age,
         );
         // Two requests may bring the token at once: the first record stays.
         Ok(self.by_token.entry(token.into()).or_insert(fresh).value().clone())
@@ -223,7 +234,7 @@ impl Sessions {
         Some(session)
     }
 
-    /// Removes the records of sessions that have ended or are idle and returns
+    /// Removes the records of sessions that have ended, are too old or idle, and returns
     /// them. Where there are many, a shorter idleness does.
     pub fn sweep(&self, now: Instant) -> Vec<Arc<Session>> {
         let mut gone = Vec::new();
@@ -231,7 +242,8 @@ impl Sessions {
         let idle_max = if crowded { SESSION_IDLE_CROWDED } else { SESSION_IDLE_MAX };
         self.by_token.retain(|_, session| {
             let idle = now.saturating_duration_since(*session.last_used.lock());
-            let keep = !session.ended.is_cancelled() && (idle < idle_max || session.is_busy());
+            let alive = !session.ended.is_cancelled() && now < session.expires;
+            let keep = alive && (idle < idle_max || session.is_busy());
             if !keep {
                 gone.push(session.clone());
             }
@@ -275,6 +287,7 @@ impl Session {
         version: ProtocolVersion,
         info: Bytes,
         capabilities: Bytes,
+        age: Duration,
     ) -> Arc<Self> {
         let (caller, events) = Caller::channel();
         let client = Arc::new(Client {
@@ -296,6 +309,7 @@ impl Session {
             streams: Mutex::default(),
             next_number: AtomicU64::new(1),
             last_used: Mutex::new(Instant::now()),
+            expires: Instant::now() + SESSION_AGE_MAX.saturating_sub(age),
             touched: AtomicBool::new(false),
             node_tag: node_tag.clone(),
             id,
@@ -545,5 +559,18 @@ mod tests {
         assert_eq!(sessions.sweep(Instant::now()).len(), 1);
         assert!(!sessions.by_token.contains_key(few.as_str()));
         assert_eq!(sessions.len(), fresh.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_in_use_ends_with_its_token() {
+        let keys = KeyRing::ephemeral();
+        let sessions = Sessions::new("a");
+        let (_, session) = opened(&sessions, &keys);
+        let _running = session.begin(&RawId::number(1)).unwrap();
+        tokio::time::advance(SESSION_AGE_MAX - Duration::from_secs(1)).await;
+        assert!(sessions.sweep(Instant::now()).is_empty());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(sessions.sweep(Instant::now()).len(), 1);
+        assert!(session.ended.is_cancelled());
     }
 }

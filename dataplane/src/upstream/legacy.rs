@@ -30,6 +30,7 @@ use crate::{
     gateway::call::{Answer, Call, CallError, Caller, Client, Scope},
     mcp::{
         envelope::{Message, Outcome, Response},
+        error::code,
         headers::SESSION_ID,
         id::RawId,
         meta,
@@ -439,15 +440,21 @@ pub fn is_answer(response: &Response, id: &RawId) -> bool {
 }
 
 /// Servers say in two ways that they do not know a session: 404 as the
-/// specification has it, or 400 with an error that names it.
+/// specification has it, or 400 with an error that names it. A 404 that says
+/// that a method is unknown is about the method.
 fn is_session_gone(status: StatusCode, rpc: Option<&Response>) -> bool {
-    match status {
-        StatusCode::NOT_FOUND => true,
-        StatusCode::BAD_REQUEST => {
-            let Some(Response { outcome: Outcome::Error(error), .. }) = rpc else { return false };
-            serde_json::from_slice::<ErrorHead>(error).is_ok_and(|head| {
-                head.code == -32000 && head.message.to_ascii_lowercase().contains("session")
-            })
+    let error = match rpc {
+        Some(Response { outcome: Outcome::Error(error), .. }) => {
+            serde_json::from_slice::<ErrorHead>(error).ok()
+        }
+        _ => None,
+    };
+    match (status, error) {
+        (StatusCode::NOT_FOUND, error) => {
+            error.is_none_or(|head| head.code != i64::from(code::METHOD_NOT_FOUND))
+        }
+        (StatusCode::BAD_REQUEST, Some(head)) => {
+            head.code == -32000 && head.message.to_ascii_lowercase().contains("session")
         }
         _ => false,
     }
@@ -500,5 +507,8 @@ mod tests {
         let version = refusal(br#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Unsupported protocol version"},"id":null}"#);
         assert!(!is_session_gone(StatusCode::BAD_REQUEST, version.as_ref()));
         assert!(!is_session_gone(StatusCode::BAD_REQUEST, None));
+        let method =
+            refusal(br#"{"jsonrpc":"2.0","error":{"code":-32601,"message":"Method not found"},"id":1}"#);
+        assert!(!is_session_gone(StatusCode::NOT_FOUND, method.as_ref()));
     }
 }
