@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use mt_proto::pb::resource::{Resource, backend::Transport, resource::Spec};
@@ -20,6 +21,8 @@ use crate::{
 
 /// Editors write a file in several steps; they are one change.
 const DEBOUNCE: Duration = Duration::from_millis(250);
+/// How long until a directory that cannot be followed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What is served where nothing is configured.
 const DEMO: &str = include_str!("../../../../capabilities/library/demo.yaml");
@@ -91,27 +94,49 @@ impl Source {
                 .note("on Linux, fs.inotify.max_user_watches may be too low")
         };
         let mut watcher = new_debouncer(DEBOUNCE, None, handler).map_err(failed)?;
-        for (path, mode) in self.watched() {
-            watcher.watch(path, mode).map_err(failed)?;
+        let places = self.places();
+        for place in &places {
+            watcher.watch(&place.path, place.mode).map_err(failed)?;
         }
-        Ok(Changes { _watcher: watcher, receiver })
+        Ok(Changes { source: self.clone(), places, _watcher: watcher, receiver })
     }
 
-    /// A file is followed through its directory: editors put a new one in its place.
-    fn watched(&self) -> BTreeSet<(PathBuf, RecursiveMode)> {
+    /// A file is followed through its directory: editors put a new one in its
+    /// place. So is what is not there at the moment.
+    fn places(&self) -> BTreeSet<Place> {
         let watch = |path: &PathBuf| {
             if path.is_dir() {
-                return (path.clone(), RecursiveMode::Recursive);
+                return Place::new(path, RecursiveMode::Recursive);
             }
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            (parent.unwrap_or(Path::new(".")).to_owned(), RecursiveMode::NonRecursive)
+            Place::new(parent.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)
         };
         self.paths.iter().map(watch).collect()
     }
 }
 
+/// A directory that is followed.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    path: PathBuf,
+    mode: RecursiveMode,
+    /// Tells it from another that takes its path. The time of birth is a part
+    /// of it, as the number of a deleted directory is given to the next one.
+    identity: Option<(u64, u64, Option<SystemTime>)>,
+}
+
+impl Place {
+    fn new(path: &Path, mode: RecursiveMode) -> Self {
+        let metadata = std::fs::metadata(path).ok();
+        let identity = metadata.map(|found| (found.dev(), found.ino(), found.created().ok()));
+        Self { path: path.to_owned(), mode, identity }
+    }
+}
+
 /// Changes of files, as they happen.
 pub struct Changes {
+    source: Source,
+    places: BTreeSet<Place>,
     _watcher: Debouncer<RecommendedWatcher, RecommendedCache>,
     receiver: mpsc::Receiver<()>,
 }
@@ -119,6 +144,15 @@ pub struct Changes {
 impl Changes {
     /// Waits for a change. Cancel safe.
     pub async fn next(&mut self) {
+        while self.source.places() != self.places {
+            // A directory was deleted, or another is in its place, and the
+            // system follows the old one. What was missed is not known.
+            if let Ok(changes) = self.source.watch() {
+                *self = changes;
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
         if self.receiver.recv().await.is_none() {
             // The watcher is gone; nothing will change any more.
             std::future::pending().await
@@ -181,5 +215,24 @@ mod tests {
         assert!(quiet.is_err(), "reading is not a change");
         std::fs::write(&file, "b").unwrap();
         tokio::time::timeout(Duration::from_secs(10), changes.next()).await.expect("a change");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_deleted_and_made_again_is_still_followed() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("files");
+        std::fs::create_dir(&dir).unwrap();
+        let source = Source::new(std::slice::from_ref(&dir)).unwrap().unwrap();
+        let mut changes = source.watch().unwrap();
+        std::fs::remove_dir(&dir).unwrap();
+        changes.next().await;
+        std::fs::create_dir(&dir).unwrap();
+        let file = dir.join("a.yaml");
+        std::fs::write(&file, "a").unwrap();
+        // Told at least once, and then no more until something changes again.
+        changes.next().await;
+        while tokio::time::timeout(DEBOUNCE * 4, changes.next()).await.is_ok() {}
+        std::fs::write(&file, "b").unwrap();
+        tokio::time::timeout(Duration::from_secs(10), changes.next()).await.unwrap();
     }
 }
