@@ -60,7 +60,7 @@ pub fn run(context: &Context, args: UpArgs) -> Result<Exit, Failure> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(super::no_runtime)?;
     let held = runtime.block_on(endpoint::hold(&dir))?;
     super::crypto();
-    super::log("warn");
+    super::log("warn,notify=error");
     let up = Up { context, args: &args, dir, held, source, manifests };
     super::finish(runtime, Box::pin(up.serve()))
 }
@@ -125,12 +125,12 @@ impl Up<'_> {
             took: start.elapsed(),
         };
         self.context.output.say(summary::render(&about, &fleet));
-        let mut valid = true;
+        let mut mistake = None;
         loop {
             match (&mut changes, &self.source) {
                 (Some(changes), Some(source)) => {
                     changes.next().await;
-                    valid = self.reload(&mut client, source, valid).await;
+                    mistake = self.reload(&mut client, source, mistake).await;
                 }
                 _ => std::future::pending().await,
             }
@@ -189,16 +189,16 @@ impl Up<'_> {
     }
 
     /// A mistake changes nothing and is told; the last good files keep serving.
-    /// Whether the files are valid is returned, and told when they become so.
-    async fn reload(&self, client: &mut Client, source: &Source, were_valid: bool) -> bool {
+    /// What was told of it is returned: it is not told twice, as a log in the
+    /// followed directory would be a change again; and its end is told too.
+    async fn reload(&self, client: &mut Client, source: &Source, mistake: Option<String>) -> Option<String> {
         let changed = match source.read_in_background().await {
             Ok(manifests) => send(client, &manifests, "changed files").await,
             Err(failure) => Err(failure),
         };
         let output = &self.context.output;
-        let valid = changed.is_ok();
         match changed {
-            Ok(answer) if answer.changes.is_empty() && were_valid => {}
+            Ok(answer) if answer.changes.is_empty() && mistake.is_none() => {}
             Ok(answer) if answer.changes.is_empty() => output.say(format_args!(
                 "{GOOD}generation {}{GOOD:#} stays: the files are valid again and say the same",
                 answer.generation
@@ -217,10 +217,14 @@ impl Up<'_> {
                 ));
             }
             Err(failure) => {
-                output.say(failure.note("what was served before is still served").render(Format::Table))
+                let told = failure.note("what was served before is still served").render(Format::Table);
+                if mistake.as_ref() != Some(&told) {
+                    output.say(&told);
+                }
+                return Some(told);
             }
         }
-        valid
+        None
     }
 }
 

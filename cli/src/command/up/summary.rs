@@ -1,12 +1,9 @@
 //! What `mtctl up` says once it serves.
 
-use std::{
-    fmt::Write as _,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
 use mt_proto::pb::{control as pb, node::BackendState};
+use tokio::time::Instant;
 
 use crate::{
     client::Client,
