@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::stream::EventStream;
+use super::stream::{EventStream, Kept};
 use crate::{
     gateway::call::{Caller, Client, Reply, Scope, ToClient},
     mcp::{ProtocolVersion, RawId},
@@ -52,6 +52,8 @@ pub const SESSION_CALLS_MAX: usize = 256;
 pub const SESSION_ASKS_MAX: usize = 64;
 /// Streams of one session that can be resumed.
 pub const SESSION_STREAMS_MAX: usize = 64;
+/// What streams that are done may hold together, for a client that comes back.
+pub const SESSION_KEPT_BYTES_MAX: usize = 1 << 20;
 /// Ended sessions that are remembered, so that their tokens are refused.
 const ENDED_MAX: usize = 100_000;
 
@@ -370,12 +372,27 @@ impl Session {
         self.asks.lock().remove(id).is_some_and(|waiting| waiting.send(reply).is_ok())
     }
 
-    /// A new stream that the client can resume. The oldest finished one makes room.
+    /// A new stream that the client can resume. Streams that are done make room
+    /// when they are old, or when the newer ones hold enough already.
     pub fn open_stream(&self) -> Arc<EventStream> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let stream = EventStream::new(format!("{}.{number}", self.node_tag));
         let mut streams = self.streams.lock();
-        streams.retain(|(_, stream)| !stream.is_over());
+        let now = Instant::now();
+        let mut kept = 0;
+        for at in (0..streams.len()).rev() {
+            let keep = match streams[at].1.kept_bytes(now) {
+                Kept::Working => true,
+                Kept::Bytes(bytes) => {
+                    kept += bytes;
+                    kept <= SESSION_KEPT_BYTES_MAX
+                }
+                Kept::Nothing => false,
+            };
+            if !keep {
+                streams.remove(at);
+            }
+        }
         if streams.len() >= SESSION_STREAMS_MAX {
             streams.pop_front();
         }
@@ -427,150 +444,4 @@ fn raw(object: &Bytes) -> &RawValue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn principal(name: &str) -> Arc<str> {
-        name.into()
-    }
-
-    fn opened(sessions: &Sessions, keys: &KeyRing) -> (String, Arc<Session>) {
-        let object = Bytes::from_static(br#"{"name":"c","version":"1"}"#);
-        sessions
-            .open(
-                keys,
-                &"default".parse().unwrap(),
-                &principal("p"),
-                ProtocolVersion::V2025_11_25,
-                object.clone(),
-                object,
-            )
-            .unwrap()
-    }
-
-    #[test]
-    fn any_node_with_the_keys_takes_a_session_up() {
-        let keys = KeyRing::ephemeral();
-        let (token, session) = opened(&Sessions::new("a"), &keys);
-        let other = Sessions::new("b");
-        let taken = other.find(&keys, &session.gateway, &principal("p"), &token).unwrap();
-        assert_eq!((&taken.id, &taken.client.info), (&session.id, &session.client.info));
-    }
-
-    #[test]
-    fn a_token_is_useless_for_anybody_else() {
-        let keys = KeyRing::ephemeral();
-        let sessions = Sessions::new("a");
-        let (token, session) = opened(&sessions, &keys);
-        let other = Sessions::new("b");
-        let gateway = &session.gateway;
-        for sessions in [&sessions, &other] {
-            let find = |keys, gateway, who, token| sessions.find(keys, gateway, &principal(who), token).err();
-            assert_eq!(find(&keys, gateway, "q", &token), Some(SessionError::Unknown));
-            let elsewhere = "g".parse().unwrap();
-            assert_eq!(find(&keys, &elsewhere, "p", &token), Some(SessionError::Unknown));
-            assert_eq!(find(&keys, gateway, "p", &token[1..]), Some(SessionError::Unknown));
-        }
-        let foreign = other.find(&KeyRing::ephemeral(), gateway, &principal("p"), &token).err();
-        assert_eq!(foreign, Some(SessionError::Unknown));
-    }
-
-    #[test]
-    fn an_ended_session_stays_ended() {
-        let keys = KeyRing::ephemeral();
-        let sessions = Sessions::new("a");
-        let (token, session) = opened(&sessions, &keys);
-        sessions.end(&token).unwrap();
-        assert!(session.ended.is_cancelled());
-        assert!(sessions.find(&keys, &session.gateway, &principal("p"), &token).is_err());
-    }
-
-    #[test]
-    fn what_a_client_says_of_itself_must_fit_into_the_token() {
-        let sessions = Sessions::new("a");
-        let large = Bytes::from(format!("{{\"name\":\"{}\"}}", "x".repeat(TOKEN_BYTES_MAX)));
-        let opened = sessions.open(
-            &KeyRing::ephemeral(),
-            &"default".parse().unwrap(),
-            &principal("p"),
-            ProtocolVersion::V2025_11_25,
-            large,
-            Bytes::from_static(b"{}"),
-        );
-        assert_eq!(opened.err(), Some(SessionError::TooLarge));
-    }
-
-    #[test]
-    fn an_id_in_flight_is_not_taken_twice() {
-        let (_, session) = opened(&Sessions::new("a"), &KeyRing::ephemeral());
-        let id = RawId::number(1);
-        let running = session.begin(&id).unwrap();
-        assert!(session.begin(&id).is_none());
-        session.cancel(&id);
-        assert!(running.cancelled.is_cancelled());
-        drop(running);
-        assert!(session.begin(&id).is_some());
-    }
-
-    #[tokio::test]
-    async fn a_reply_reaches_the_question_once() {
-        let (_, session) = opened(&Sessions::new("a"), &KeyRing::ephemeral());
-        let (id, answer) = session.ask().unwrap();
-        assert!(session.reply(&id, Ok(Bytes::from_static(b"{}"))));
-        assert!(!session.reply(&id, Ok(Bytes::from_static(b"{}"))));
-        assert_eq!(answer.await.unwrap(), Ok(Bytes::from_static(b"{}")));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_record_goes_and_its_token_starts_over_unless_a_backend_held_state() {
-        let keys = KeyRing::ephemeral();
-        let sessions = Sessions::new("a");
-        let (idle, session) = opened(&sessions, &keys);
-        let (used, other) = opened(&sessions, &keys);
-        assert!(other.mark_upstream());
-        tokio::time::advance(SESSION_IDLE_MAX).await;
-        assert_eq!(sessions.sweep(Instant::now()).len(), 2);
-        assert!(sessions.find(&keys, &session.gateway, &principal("p"), &idle).is_ok());
-        assert!(sessions.find(&keys, &session.gateway, &principal("p"), &used).is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_session_that_a_backend_has_lost_is_unknown_and_goes_with_the_next_sweep() {
-        let keys = KeyRing::ephemeral();
-        let sessions = Sessions::new("a");
-        let (token, session) = opened(&sessions, &keys);
-        assert!(session.mark_upstream());
-        session.ended.cancel();
-        let find = || sessions.find(&keys, &session.gateway, &principal("p"), &token).err();
-        assert_eq!(find(), Some(SessionError::Unknown));
-        assert_eq!(sessions.sweep(Instant::now()).len(), 1);
-        assert_eq!(find(), Some(SessionError::Unknown));
-        assert_eq!(sessions.len(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn where_many_sessions_are_the_idle_make_room_sooner() {
-        let keys = KeyRing::ephemeral();
-        let sessions = Sessions::new("a");
-        let (few, _) = opened(&sessions, &keys);
-        tokio::time::advance(SESSION_IDLE_CROWDED).await;
-        assert_eq!(sessions.sweep(Instant::now()).len(), 0);
-        let fresh: Vec<_> = (0..SESSIONS_CROWDED).map(|_| opened(&sessions, &keys)).collect();
-        assert_eq!(sessions.sweep(Instant::now()).len(), 1);
-        assert!(!sessions.by_token.contains_key(few.as_str()));
-        assert_eq!(sessions.len(), fresh.len());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_session_in_use_ends_with_its_token() {
-        let keys = KeyRing::ephemeral();
-        let sessions = Sessions::new("a");
-        let (_, session) = opened(&sessions, &keys);
-        let _running = session.begin(&RawId::number(1)).unwrap();
-        tokio::time::advance(SESSION_AGE_MAX - Duration::from_secs(1)).await;
-        assert!(sessions.sweep(Instant::now()).is_empty());
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(sessions.sweep(Instant::now()).len(), 1);
-        assert!(session.ended.is_cancelled());
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::mcp::sse;
 
@@ -20,6 +20,21 @@ pub const BACKLOG_BYTES_MAX: usize = 1 << 20;
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// What a client is told to wait before it comes back to a paused stream.
 pub const RETRY_DEFAULT: Duration = Duration::from_secs(1);
+
+/// A stream that is done is kept so long: what a response has taken may still be
+/// lost on its way.
+pub const RESUMABLE_FOR: Duration = Duration::from_secs(60);
+
+/// Why a stream is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Something may follow, or has not been read.
+    Working,
+    /// For a client that comes back.
+    Bytes(usize),
+    /// For nobody.
+    Nothing,
+}
 
 /// One stream: a bounded backlog, a writer, at most one reader.
 #[derive(Debug)]
@@ -46,7 +61,8 @@ struct State {
     attached: bool,
     /// The reader shall end after what is there; the stream goes on.
     paused: bool,
-    done: bool,
+    /// Since when nothing follows.
+    done: Option<Instant>,
     dropped: u64,
 }
 
@@ -135,14 +151,20 @@ impl EventStream {
 
     /// Nothing follows.
     pub fn finish(&self) {
-        self.state.lock().done = true;
+        self.state.lock().done = Some(Instant::now());
         self.readable.notify_one();
     }
 
-    /// Whether everything was written and read.
-    pub fn is_over(&self) -> bool {
+    /// Why it is kept, if it is.
+    pub fn kept_bytes(&self, now: Instant) -> Kept {
         let state = self.state.lock();
-        state.done && state.read_to == state.next_sequence
+        match state.done {
+            Some(since) if state.read_to == state.next_sequence => {
+                let fresh = now.saturating_duration_since(since) < RESUMABLE_FOR;
+                if fresh { Kept::Bytes(state.backlog_bytes) } else { Kept::Nothing }
+            }
+            _ => Kept::Working,
+        }
     }
 
     /// Whether somebody reads now.
@@ -200,7 +222,7 @@ impl Reader {
                     self.stream.writable.notify_waiters();
                     return Some(chunk);
                 }
-                if state.done || state.paused {
+                if state.done.is_some() || state.paused {
                     return None;
                 }
             }
@@ -269,7 +291,7 @@ mod tests {
             "{chunk}"
         );
         assert!(second.next().await.is_none());
-        assert!(stream.is_over());
+        assert!(matches!(stream.kept_bytes(Instant::now()), Kept::Bytes(_)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -312,7 +334,7 @@ mod tests {
         stream.pause();
         assert!(text(new.next().await).contains("retry: 1000"));
         assert!(new.next().await.is_none());
-        assert!(!stream.is_over());
+        assert_eq!(stream.kept_bytes(Instant::now()), Kept::Working);
     }
 
     #[tokio::test(start_paused = true)]
