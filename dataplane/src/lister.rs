@@ -11,6 +11,7 @@ mod worker;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use prost::Message;
@@ -19,6 +20,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use mt_proto::{pb::discovery::Catalog, resource::ResourceName};
 
@@ -101,6 +103,9 @@ impl Catalogs {
     }
 }
 
+/// After a defect in a worker, so that it cannot take a core for itself.
+const RESTART_AFTER: Duration = Duration::from_secs(5);
+
 /// Lists the leased backends until `shutdown`.
 pub async fn run(
     node: Arc<Node>,
@@ -116,7 +121,8 @@ pub async fn run(
         in_service.borrow_and_update();
         workers.retain(|name, (upstream, task)| {
             // A backend that was changed is another one: it is listed anew.
-            let stays = wanted.get(name).is_some_and(|now| Arc::ptr_eq(now, upstream));
+            let same = wanted.get(name).is_some_and(|now| Arc::ptr_eq(now, upstream));
+            let stays = same && !task.is_finished();
             if !stays {
                 task.abort();
             }
@@ -135,8 +141,11 @@ pub async fn run(
             () = shutdown.cancelled() => return,
             changed = leases.changed() => if changed.is_err() { return },
             changed = in_service.changed() => if changed.is_err() { return },
-            // Those that were aborted; the others never end.
-            Some(_) = tasks.join_next() => {}
+            // Those that were aborted; the others never end by themselves.
+            Some(ended) = tasks.join_next() => if ended.is_err_and(|error| error.is_panic()) {
+                error!("listing a backend panicked, starting again");
+                tokio::time::sleep(RESTART_AFTER).await;
+            }
         }
     }
 }
