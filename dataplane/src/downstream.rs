@@ -41,7 +41,7 @@ use tracing::{debug, warn};
 use self::{body::Body, meters::Meters, reply::refuse, session::Sessions};
 use crate::{
     gateway::view::GatewayView,
-    mcp::{Era, Limits, Message, ProtocolVersion, RpcError, envelope, headers, meta::Meta},
+    mcp::{Era, Limits, Message, ProtocolVersion, RpcError, envelope, headers, meta::Meta, version},
     node::{Node, Table},
 };
 
@@ -285,7 +285,9 @@ fn classify(head: &HeaderMap, message: &Message) -> Result<(Era, Meta), RpcError
 fn header_era(head: &HeaderMap) -> Result<Era, RpcError> {
     let Some(value) = head.get(headers::PROTOCOL_VERSION) else { return Ok(Era::Legacy) };
     let text = value.to_str().unwrap_or("(not text)").trim();
-    ProtocolVersion::parse(text).map(ProtocolVersion::era).ok_or_else(|| RpcError::unsupported_version(text))
+    ProtocolVersion::parse(text)
+        .map(ProtocolVersion::era)
+        .ok_or_else(|| RpcError::unsupported_version(text, &version::ALL))
 }
 
 #[cfg(test)]

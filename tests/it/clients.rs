@@ -31,10 +31,13 @@ struct World {
     _fixture: Fixture,
     _everything: Everything,
     _cluster: Cluster,
+    /// All of them.
     url: String,
+    /// Those that speak both eras.
+    dual: String,
 }
 
-/// Five servers behind one gateway of one node.
+/// Five servers behind one node.
 async fn world() -> World {
     let (fixture, served) = tokio::join!(Fixture::start(Mode::Dual), Everything::start());
     let (node, program) = everything();
@@ -47,6 +50,7 @@ async fn world() -> World {
         over_http("fixture", fixture.url()),
         over_stdio("pipe", Path::new(BINARY), &["stdio"]),
         gateway("default", &json!({"members": members})),
+        gateway("dual", &json!({"members": &members[2..]})),
     ];
     let cluster = Cluster::start(1).await;
     cluster.apply(&text.concat()).await;
@@ -54,23 +58,25 @@ async fn world() -> World {
     for (tool, ..) in LEGACY_ONLY.iter().chain(&BOTH_ERAS) {
         shows_tool(&url, tool).await;
     }
-    World { _fixture: fixture, _everything: served, _cluster: cluster, url }
+    let dual = cluster.nodes[0].url("dual");
+    for (tool, ..) in &BOTH_ERAS {
+        shows_tool(&dual, tool).await;
+    }
+    World { _fixture: fixture, _everything: served, _cluster: cluster, url, dual }
 }
 
 /// Runs a client against every one of these tools at once.
-async fn runs(client: Client, url: &str, era: &[&str], tools: &[(&str, &str, &str)]) {
+async fn runs(client: Client, url: &str, version: &str, tools: &[(&str, &str, &str)]) {
     let calls = tools.iter().map(async |(tool, arguments, expected)| {
-        let said =
-            client.run(url, &[&["--tool", *tool, "--args", *arguments], era].concat()).await.succeeded();
+        let said = client.run(url, &["--tool", tool, "--args", arguments]).await.succeeded();
         assert!(said.text().contains(expected), "{client:?} {tool}: {said:?}");
-        for (tool, ..) in LEGACY_ONLY.iter().chain(&BOTH_ERAS) {
+        for (tool, ..) in tools {
             assert!(said.tools().contains(tool), "{client:?} was not shown {tool}");
         }
         said
     });
     for said in join_all(calls).await {
-        let modern = matches!(client, Client::Py2 | Client::Ts2) && era.is_empty();
-        assert_eq!(said.protocol_version(), if modern { "2026-07-28" } else { "2025-11-25" }, "{client:?}");
+        assert_eq!(said.protocol_version(), version, "{client:?}");
     }
 }
 
@@ -78,17 +84,17 @@ async fn runs(client: Client, url: &str, era: &[&str], tools: &[(&str, &str, &st
 async fn every_client_uses_every_server_of_its_era() {
     let world = world().await;
     let all = [&LEGACY_ONLY[..], &BOTH_ERAS].concat();
-    for client in [Client::Py1, Client::Ts1] {
-        runs(client, &world.url, &[], &all).await;
+    // Clients of both eras are told to use the one in which all members can be used.
+    for client in Client::ALL {
+        runs(client, &world.url, "2025-11-25", &all).await;
     }
     for client in [Client::Py2, Client::Ts2] {
-        runs(client, &world.url, &["--era", "legacy"], &LEGACY_ONLY).await;
-        runs(client, &world.url, &[], &BOTH_ERAS).await;
-        let refused =
-            client.run(&world.url, &["--tool", "everything_echo", "--args", r#"{"message":"hi"}"#]).await;
-        let said = refused.error();
-        assert!(said.contains("backend everything") && said.contains("legacy"), "{client:?}: {said}");
+        runs(client, &world.dual, "2026-07-28", &BOTH_ERAS).await;
     }
+    let insists = ["--era", "modern", "--tool", "everything_echo", "--args", r#"{"message":"hi"}"#];
+    let refused = Client::Py2.run(&world.url, &insists).await;
+    let said = refused.error();
+    assert!(said.contains("backend everything") && said.contains("legacy"), "{said}");
 }
 
 #[tokio::test]
@@ -118,11 +124,11 @@ async fn the_rust_sdk_lists_and_calls_in_both_of_its_lives() {
     let world = world().await;
     let preferred_versions = vec![ProtocolVersion::V_2026_07_28];
     let lives = [
-        (ClientLifecycleMode::Initialize, [&LEGACY_ONLY[..], &BOTH_ERAS].concat()),
-        (ClientLifecycleMode::Discover { preferred_versions }, BOTH_ERAS.to_vec()),
+        (ClientLifecycleMode::Initialize, &world.url, [&LEGACY_ONLY[..], &BOTH_ERAS].concat()),
+        (ClientLifecycleMode::Discover { preferred_versions }, &world.dual, BOTH_ERAS.to_vec()),
     ];
-    for (life, callable) in lives {
-        let transport = StreamableHttpClientTransport::from_uri(world.url.as_str());
+    for (life, url, callable) in lives {
+        let transport = StreamableHttpClientTransport::from_uri(url.as_str());
         let client = ().serve_with_lifecycle(transport, life.clone()).await.expect("it opens a conversation");
         let listed = client.list_all_tools().await.unwrap();
         for (tool, arguments, expected) in callable {
@@ -168,12 +174,11 @@ async fn the_configuration_of_another_program_is_imported_and_used() {
     assert!(String::from_utf8_lossy(&again.stderr).contains("nothing to do"), "{again:?}");
 
     for client in [Client::Py1, Client::Py2] {
-        let era: &[&str] = if matches!(client, Client::Py2) { &["--era", "legacy"] } else { &[] };
         for (tool, arguments, expected) in [
             ("time_get_current_time", r#"{"timezone":"Europe/Berlin"}"#, "Europe/Berlin"),
             ("everything_echo", r#"{"message":"hi"}"#, "hi"),
         ] {
-            let said = client.run(&node, &[&["--tool", tool, "--args", arguments], era].concat()).await;
+            let said = client.run(&node, &["--tool", tool, "--args", arguments]).await;
             assert!(said.succeeded().text().contains(expected), "{client:?} {tool}");
         }
     }

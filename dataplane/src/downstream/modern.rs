@@ -21,7 +21,7 @@ use crate::{
         self,
         call::{Answer, Call, CallError, Caller, Client, Scope, ToClient},
     },
-    mcp::{Era, Message, ProtocolVersion, RawId, Request, RpcError, headers, meta::Meta, sse},
+    mcp::{Era, Message, ProtocolVersion, RawId, Request, RpcError, error::code, headers, meta::Meta, sse},
 };
 
 /// A bound for calls that are answered here; a backend's own comes later.
@@ -58,7 +58,13 @@ fn admit(
     if let Some(claimed) = meta.protocol_version() {
         headers::check_version(head, &claimed).map_err(bad)?;
     }
-    let modern = meta.modern().map_err(bad)?;
+    let modern = meta.modern().map_err(|error| match meta.protocol_version() {
+        // The gateway names what it advertises.
+        Some(claimed) if error.code == code::UNSUPPORTED_VERSION => {
+            bad(RpcError::unsupported_version(&claimed, door.view.versions()))
+        }
+        _ => bad(error),
+    })?;
     headers::check(head, modern.version.as_str(), &request.method, &request.params).map_err(bad)?;
     if !request.method.exists_in(modern.version) || !(request.method.is_for_server()) {
         return Err((StatusCode::NOT_FOUND, RpcError::method_not_found(request.method.as_str())));

@@ -7,7 +7,7 @@ use crate::mcp::{
     Era, ProtocolVersion,
     meta::{self, CacheScope, ServerSaying},
     splice::Object,
-    text, version,
+    text,
 };
 
 /// How long a client may keep what a node has listed without asking again.
@@ -26,7 +26,7 @@ pub fn discover(view: &GatewayView) -> Bytes {
     let server_info = server_info(view);
     let saying = saying(view, Era::Modern, &server_info);
     // Lists are the same for every caller, until rules make them differ.
-    meta::discover_result(&version::ALL, saying, LIST_TTL_MS, CacheScope::Public)
+    meta::discover_result(view.versions(), saying, LIST_TTL_MS, CacheScope::Public)
 }
 
 /// One page of a list.

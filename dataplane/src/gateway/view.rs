@@ -19,7 +19,7 @@ use super::{
     rewrite::{self, Place},
     uri,
 };
-use crate::mcp::{Era, splice::Patch};
+use crate::mcp::{Era, ProtocolVersion, splice::Patch, version};
 
 /// The kinds of lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +84,7 @@ pub struct GatewayView {
     /// Backends that serve resources; URIs are wrapped where there are several.
     pub resource_members: Vec<ResourceName>,
     lists: [List; 4],
+    versions: &'static [ProtocolVersion],
     capabilities: [Bytes; 2],
     /// Joined from the members, or the gateway's own.
     pub instructions: Option<String>,
@@ -124,6 +125,7 @@ impl GatewayView {
                 List::new(&resources, size),
                 List::new(&templates, size),
             ],
+            versions: versions(&catalogs),
             capabilities: [Era::Legacy, Era::Modern].map(|era| capabilities(&catalogs, era)),
             instructions: gateway.instructions.clone().or_else(|| join_instructions(&members)),
             title: gateway.title.clone().unwrap_or_else(|| gateway.name.to_string()),
@@ -143,6 +145,11 @@ impl GatewayView {
     /// What the gateway can do, as a raw `capabilities` object of an era.
     pub fn capabilities(&self, era: Era) -> &Bytes {
         &self.capabilities[era as usize]
+    }
+
+    /// The revisions to advertise, newest first.
+    pub fn versions(&self) -> &'static [ProtocolVersion] {
+        self.versions
     }
 
     /// The only member; a call that names nothing can only mean it.
@@ -270,6 +277,19 @@ fn with_text(entry: &Bytes, key: &str, text: &str) -> Bytes {
         // It was read as an object when the catalog was made.
         Err(_) => entry.clone(),
     }
+}
+
+/// What clients that speak both eras should choose from. Where some member speaks
+/// only the legacy one, and none only the modern one, only the legacy revisions
+/// are named: such clients take that for a legacy server, and can use them all.
+fn versions(catalogs: &[&Catalog]) -> &'static [ProtocolVersion] {
+    let only = |legacy: bool| {
+        catalogs.iter().any(|c| {
+            let modern = !c.facts.modern_versions.is_empty();
+            (c.facts.legacy, modern) == (legacy, !legacy)
+        })
+    };
+    if only(true) && !only(false) { &version::LEGACY } else { &version::ALL }
 }
 
 /// The union of what the members can do, less what this gateway cannot relay.
@@ -461,5 +481,23 @@ mod tests {
         );
         let sole = view(pb::Gateway { members: vec![member("a")], ..Default::default() }, a, b);
         assert!(read(&sole).get("tasks").is_some());
+    }
+
+    #[test]
+    fn a_member_that_speaks_only_the_legacy_era_decides_what_is_advertised() {
+        let facts = |legacy: bool, modern: bool| {
+            let modern_versions = if modern { vec!["2026-07-28".to_owned()] } else { Vec::new() };
+            let server = ServerFacts { legacy, modern_versions, ..Default::default() };
+            Arc::new(Catalog::new(CatalogPb { server: Some(server), ..Default::default() }))
+        };
+        let gateway = || pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
+        let (dual, legacy, modern, unknown) =
+            (facts(true, true), facts(true, false), facts(false, true), facts(false, false));
+        let advertised =
+            |a: &Arc<Catalog>, b: &Arc<Catalog>| view(gateway(), a.clone(), b.clone()).versions();
+        assert_eq!(advertised(&dual, &legacy), &version::LEGACY);
+        for (a, b) in [(&dual, &dual), (&dual, &unknown), (&dual, &modern), (&legacy, &modern)] {
+            assert_eq!(advertised(a, b), &version::ALL);
+        }
     }
 }

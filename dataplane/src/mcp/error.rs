@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::mcp::splice::Raw;
 use crate::mcp::text;
-use crate::mcp::version::{self, Era, ProtocolVersion};
+use crate::mcp::version::{Era, ProtocolVersion};
 
 /// The codes.
 pub mod code {
@@ -211,17 +211,18 @@ impl RpcError {
             .with("requiredCapabilities", required)
     }
 
-    pub fn unsupported_version(requested: &str) -> Self {
-        let mut supported = vec![b'['];
-        for (at, version) in version::ALL.into_iter().enumerate() {
+    /// `supported` is what `server/discover` names too.
+    pub fn unsupported_version(requested: &str, supported: &[ProtocolVersion]) -> Self {
+        let mut versions = vec![b'['];
+        for (at, version) in supported.iter().enumerate() {
             if at > 0 {
-                supported.push(b',');
+                versions.push(b',');
             }
-            text::write(version.as_str(), &mut supported);
+            text::write(version.as_str(), &mut versions);
         }
-        supported.push(b']');
+        versions.push(b']');
         Self::new(code::UNSUPPORTED_VERSION, "unsupported protocol version")
-            .with("supported", supported)
+            .with("supported", versions)
             .with_text("requested", requested)
     }
 
@@ -368,6 +369,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::mcp::version;
     use crate::mcp::version::ProtocolVersion::*;
 
     fn value(error: &RpcError) -> Value {
@@ -390,7 +392,7 @@ mod tests {
 
     #[test]
     fn errors_of_the_specification_carry_their_data() {
-        let error = value(&RpcError::unsupported_version("1900-01-01"));
+        let error = value(&RpcError::unsupported_version("1900-01-01", &version::ALL));
         assert_eq!(error["code"], -32022);
         assert_eq!(error["data"]["requested"], "1900-01-01");
         assert_eq!(error["data"]["supported"][0], "2026-07-28");
@@ -414,7 +416,7 @@ mod tests {
         check(RpcError::unknown_tool("x"), 200, 200);
         check(RpcError::missing_meta("x"), 400, 400);
         check(RpcError::header_mismatch("x"), 400, 400);
-        check(RpcError::unsupported_version("x"), 400, 400);
+        check(RpcError::unsupported_version("x", &version::ALL), 400, 400);
         check(RpcError::parse_error("x"), 400, 400);
         check(RpcError::session_not_found(), 404, 404);
         check(RpcError::upstream_unreachable("x"), 200, 200);

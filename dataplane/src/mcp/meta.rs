@@ -154,7 +154,7 @@ impl Meta {
             self.protocol_version().ok_or_else(|| RpcError::missing_meta(key::PROTOCOL_VERSION))?;
         let version = ProtocolVersion::parse(&requested)
             .filter(|version| version.era() == Era::Modern)
-            .ok_or_else(|| RpcError::unsupported_version(&requested))?;
+            .ok_or_else(|| RpcError::unsupported_version(&requested, &version::ALL))?;
         let capabilities = self
             .client_capabilities()
             .filter(|raw| raw.starts_with(b"{"))
