@@ -246,7 +246,9 @@ impl Sessions {
             let idle = now.saturating_duration_since(*session.last_used.lock());
             let alive = !session.ended.is_cancelled() && now < session.expires;
             let keep = alive && (idle < idle_max || session.is_busy());
-            if !keep {
+            if keep {
+                session.prune_streams(now);
+            } else {
                 gone.push(session.clone());
             }
             keep
@@ -372,13 +374,23 @@ impl Session {
         self.asks.lock().remove(id).is_some_and(|waiting| waiting.send(reply).is_ok())
     }
 
-    /// A new stream that the client can resume. Streams that are done make room
-    /// when they are old, or when the newer ones hold enough already.
+    /// A new stream that the client can resume.
     pub fn open_stream(&self) -> Arc<EventStream> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let stream = EventStream::new(format!("{}.{number}", self.node_tag));
+        self.prune_streams(Instant::now());
         let mut streams = self.streams.lock();
-        let now = Instant::now();
+        if streams.len() >= SESSION_STREAMS_MAX {
+            streams.pop_front();
+        }
+        streams.push_back((number, stream.clone()));
+        stream
+    }
+
+    /// Lets streams go that are done, when they are old or the newer ones hold
+    /// enough already.
+    fn prune_streams(&self, now: Instant) {
+        let mut streams = self.streams.lock();
         let mut kept = 0;
         for at in (0..streams.len()).rev() {
             let keep = match streams[at].1.kept_bytes(now) {
@@ -393,11 +405,6 @@ impl Session {
                 streams.remove(at);
             }
         }
-        if streams.len() >= SESSION_STREAMS_MAX {
-            streams.pop_front();
-        }
-        streams.push_back((number, stream.clone()));
-        stream
     }
 
     /// The stream of an event id, and the event's number in it.

@@ -28,7 +28,7 @@ pub const RESUMABLE_FOR: Duration = Duration::from_secs(60);
 /// Why a stream is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// Something may follow, or has not been read.
+    /// Something may follow, or is being read.
     Working,
     /// For a client that comes back.
     Bytes(usize),
@@ -159,7 +159,8 @@ impl EventStream {
     pub fn kept_bytes(&self, now: Instant) -> Kept {
         let state = self.state.lock();
         match state.done {
-            Some(since) if state.read_to == state.next_sequence => {
+            // Read to its end, or left by its client: an answer waits for whoever comes back.
+            Some(since) if !state.attached || state.read_to == state.next_sequence => {
                 let fresh = now.saturating_duration_since(since) < RESUMABLE_FOR;
                 if fresh { Kept::Bytes(state.backlog_bytes) } else { Kept::Nothing }
             }

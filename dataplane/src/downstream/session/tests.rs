@@ -173,3 +173,20 @@ async fn what_is_kept_for_clients_that_come_back_is_bounded() {
     session.open_stream();
     assert!(session.streams.lock().len() <= 5, "three that are done, a new one, and the last before it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_fetches_is_not_kept_for_the_life_of_the_session() {
+    let keys = KeyRing::ephemeral();
+    let sessions = Sessions::new("a");
+    let (_, session) = opened(&sessions, &keys);
+    for _ in 0..10 {
+        let stream = session.open_stream();
+        stream.push(&vec![b'x'; SESSION_KEPT_BYTES_MAX / 4]).await;
+        stream.finish();
+    }
+    sessions.sweep(Instant::now());
+    assert!(session.streams.lock().len() <= 4, "bounded although nobody has read them");
+    tokio::time::advance(crate::downstream::stream::RESUMABLE_FOR).await;
+    assert!(sessions.sweep(Instant::now()).is_empty());
+    assert!(session.streams.lock().is_empty());
+}
