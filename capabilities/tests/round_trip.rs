@@ -109,8 +109,9 @@ fn spec() -> impl Strategy<Value = Spec> {
         },
     );
     let header = (text(), value()).prop_map(|(name, value)| pb::Header { name, value });
-    let http = (text(), vec(header, 0..3), duration())
-        .prop_map(|(url, headers, connect_timeout)| pb::HttpTransport { url, headers, connect_timeout });
+    let http = (text(), vec(header, 0..3), duration()).prop_map(|(url, headers, connect_timeout)| {
+        pb::HttpTransport { url, headers, connect_timeout, ..Default::default() }
+    });
     let var = (text(), value()).prop_map(|(name, value)| pb::EnvVar { name, value });
     let stdio = (text(), vec(text(), 0..4), vec(var, 0..3), text(), 0..5i32, duration(), any::<u64>())
         .prop_map(|(command, args, env, cwd, sharing, start_timeout, line_bytes_max)| pb::StdioTransport {
@@ -121,6 +122,7 @@ fn spec() -> impl Strategy<Value = Spec> {
             sharing,
             start_timeout,
             line_bytes_max,
+            ..Default::default()
         });
     let transport = prop_oneof![
         http.prop_map(pb::backend::Transport::Http),
@@ -146,6 +148,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                         disabled,
                         description,
                         trust_hints,
+                        ..Default::default()
                     })
                 },
             );

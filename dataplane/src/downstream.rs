@@ -14,6 +14,7 @@ mod legacy;
 mod meters;
 mod modern;
 mod reply;
+mod running;
 mod session;
 mod stream;
 
@@ -40,7 +41,7 @@ use tracing::{debug, warn};
 
 use self::{body::Body, meters::Meters, reply::refuse, session::Sessions};
 use crate::{
-    gateway::view::GatewayView,
+    gateway::{call::Identity, view::GatewayView},
     mcp::{Era, Limits, Message, ProtocolVersion, RpcError, envelope, headers, meta::Meta, version},
     node::{Node, Table},
 };
@@ -78,7 +79,7 @@ struct Doors {
     sessions: Sessions,
     meters: Meters,
     /// Who everybody is until authentication says more.
-    anonymous: Arc<str>,
+    anonymous: Arc<Identity>,
 }
 
 /// Serves clients until the shutdown, then lets requests that are under way
@@ -95,7 +96,7 @@ pub async fn serve(
     let doors = Arc::new(Doors {
         sessions: Sessions::new(&options.node_id),
         meters: Meters::new(),
-        anonymous: "anonymous".into(),
+        anonymous: Identity::anonymous(),
         options,
         node,
     });
@@ -187,7 +188,7 @@ struct Door {
     node: Arc<Node>,
     table: Arc<Table>,
     view: Arc<GatewayView>,
-    principal: Arc<str>,
+    identity: Arc<Identity>,
 }
 
 async fn handle(doors: Arc<Doors>, request: Request<Incoming>) -> Response<Body> {
@@ -225,7 +226,7 @@ async fn route(doors: Arc<Doors>, request: Request<Incoming>) -> Response<Body> 
         let error = RpcError::invalid_request(format!("there is no gateway {name:?} on this node"));
         return refuse(StatusCode::NOT_FOUND, None, &error);
     };
-    let door = Door { principal: doors.anonymous.clone(), node: doors.node.clone(), doors, table, view };
+    let door = Door { identity: doors.anonymous.clone(), node: doors.node.clone(), doors, table, view };
     match *request.method() {
         HttpMethod::POST => post(door, request).await,
         HttpMethod::GET => legacy::get(door, request.headers()),

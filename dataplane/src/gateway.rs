@@ -11,6 +11,7 @@
 //! A door brings the call in, an [`Upstream`](crate::upstream::Upstream) takes
 //! it out; this file knows neither transports nor eras.
 
+mod bridge;
 pub mod call;
 pub mod catalog;
 mod cursor;
@@ -136,11 +137,11 @@ fn list(node: &Node, view: &GatewayView, kind: ListKind, call: &Call) -> Result<
     let list = view.list(kind);
     let page = match call.params.cursor() {
         None => 0,
-        Some(cursor) => cursor::open(&keys, view, kind, &call.client.principal, &cursor)?,
+        Some(cursor) => cursor::open(&keys, view, kind, &call.client.identity.principal, &cursor)?,
     };
     let entries = list.pages.get(page).ok_or_else(cursor::stale)?;
     let next = (page + 1 < list.pages.len())
-        .then(|| cursor::seal(&keys, view, kind, &call.client.principal, page + 1));
+        .then(|| cursor::seal(&keys, view, kind, &call.client.identity.principal, page + 1));
     Ok(Answer::Result(results::list(call.client.version, view, kind, entries, next.as_deref())))
 }
 
@@ -184,7 +185,7 @@ async fn forward(
         let events = Some(events.of_member(backend, view.wraps_uris()));
         call.client = Arc::new(Client { events, ..Client::clone(&call.client) });
     }
-    upstream.call(&call, &caller.of_member(backend, view.wraps_uris())).await
+    bridge::call(&upstream, call, &caller.of_member(backend, view.wraps_uris())).await
 }
 
 /// The smallest of what the backend and the policies allow.

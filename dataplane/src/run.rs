@@ -295,6 +295,7 @@ fn hello(options: &Options, bound: Bound) -> Hello {
         labels: options.labels.clone(),
         mcp_url: options.mcp_url(bound.mcp),
         admin_url: options.admin_url(bound.admin),
+        relay_url: String::new(),
     }
 }
 

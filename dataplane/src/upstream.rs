@@ -114,7 +114,7 @@ impl Upstream {
         let meters = Arc::new(Meters::new(config.name.as_str()));
         let hints = Arc::new(Hints::default());
         let leg = match &config.transport {
-            Transport::Http(transport) => {
+            Transport::Http(transport) | Transport::Sse(transport) | Transport::WebSocket(transport) => {
                 Leg::Http(Box::new(Http::new(&config, transport, secrets, &meters, &hints, &shared)))
             }
             Transport::Stdio(transport) => {

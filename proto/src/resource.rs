@@ -21,7 +21,8 @@ mod tool_set;
 mod version;
 
 pub use backend::{
-    Backend, Header, HttpTransport, Protocol, Sharing, StdioTransport, Transport, Value, is_protocol_header,
+    Backend, BackendAuth, ClientCredentials, Header, HttpTransport, Protocol, QueryParameter, Sharing,
+    SingleSession, StdioTransport, Transport, Value, is_protocol_header,
 };
 pub use check::is_env_name;
 pub use gateway::{Gateway, Member};

@@ -232,6 +232,7 @@ impl Importer {
             url: url.to_owned(),
             headers: draft.headers,
             connect_timeout: draft.connect_timeout,
+            ..Default::default()
         };
         Ok((Transport::Http(http), how))
     }

@@ -2,7 +2,7 @@
 
 use mt_proto::pb::{
     control as pb,
-    resource::{Resource, backend::Transport, resource::Spec, secret::Source},
+    resource::{Resource, backend::Transport, policy::Rule, resource::Spec, secret::Source},
 };
 
 use super::Context;
@@ -108,7 +108,9 @@ pub fn exact(resource: &Resource) -> String {
         Some(Spec::Backend(backend)) => {
             let off = if backend.disabled { "(disabled) " } else { "" };
             match &backend.transport {
-                Some(Transport::Http(http)) => format!("{off}{}", http.url),
+                Some(Transport::Http(http) | Transport::Sse(http) | Transport::Websocket(http)) => {
+                    format!("{off}{}", http.url)
+                }
                 Some(Transport::Stdio(stdio)) => {
                     let words = std::iter::once(&stdio.command).chain(&stdio.args);
                     format!("{off}{}", words.map(|word| shell_word(word)).collect::<Vec<_>>().join(" "))
@@ -118,7 +120,11 @@ pub fn exact(resource: &Resource) -> String {
         }
         Some(Spec::ToolSet(set)) => count(set.tools.len(), "tool"),
         Some(Spec::Route(route)) => count(route.backends.len(), "backend"),
-        Some(Spec::Policy(policy)) => if policy.rule.is_some() { "timeout" } else { "" }.to_owned(),
+        Some(Spec::Policy(policy)) => match &policy.rule {
+            Some(Rule::Timeout(_)) => "timeout".to_owned(),
+            Some(Rule::Authn(_)) => "authn".to_owned(),
+            None => String::new(),
+        },
         Some(Spec::Secret(secret)) => match &secret.source {
             Some(Source::Env(name)) => format!("env {name}"),
             Some(Source::File(path)) => format!("file {path}"),

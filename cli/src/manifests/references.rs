@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use mt_proto::{
     pb::resource::{
-        Backend, HttpTransport, Metadata, Resource, Secret, ToolSet, Value, backend::Transport,
-        member::Source, resource::Spec, secret, value,
+        Backend, BackendAuth, HttpTransport, Metadata, Resource, Secret, ToolSet, Value, backend::Transport,
+        backend_auth::Method, member::Source, resource::Spec, secret, value,
     },
     resource::{Key, Kind, ResourceSet, closest},
 };
@@ -64,8 +64,9 @@ fn references(resource: &Resource) -> Vec<Key> {
             members.collect()
         }
         Some(Spec::Backend(backend)) => match &backend.transport {
-            Some(Transport::Http(http)) => {
-                http.headers.iter().filter_map(|header| secret(&header.value)).collect()
+            Some(Transport::Http(http) | Transport::Sse(http) | Transport::Websocket(http)) => {
+                let headers = http.headers.iter().filter_map(|header| secret(&header.value));
+                headers.chain(http.auth.iter().filter_map(|auth| secret(&shown(auth).cloned()))).collect()
             }
             Some(Transport::Stdio(stdio)) => {
                 stdio.env.iter().filter_map(|variable| secret(&variable.value)).collect()
@@ -76,6 +77,16 @@ fn references(resource: &Resource) -> Vec<Key> {
             route.backends.iter().filter_map(|target| key(Kind::Backend, &target.backend)).collect()
         }
         _ => Vec::new(),
+    }
+}
+
+/// What is kept secret of what a node shows to a backend.
+fn shown(auth: &BackendAuth) -> Option<&Value> {
+    match auth.method.as_ref()? {
+        Method::Bearer(value) => Some(value),
+        Method::ApiKey(header) => header.value.as_ref(),
+        Method::Query(parameter) => parameter.value.as_ref(),
+        Method::ClientCredentials(credentials) => credentials.client_secret.as_ref(),
     }
 }
 

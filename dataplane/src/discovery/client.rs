@@ -236,6 +236,6 @@ fn take_fact(target: &Target, fact: FleetFact) {
             Err(error) => warn!(%error, "a key ring is not usable, the one before stays"),
         },
         // From a later version: not for us.
-        None => {}
+        Some(Fact::Nodes(_)) | None => {}
     }
 }

@@ -77,7 +77,7 @@ fn initialize(door: &Door, request: &Request) -> Response<Body> {
     let opened = door.doors.sessions.open(
         &door.node.keys(),
         &door.view.gateway.name,
-        &door.principal,
+        &door.identity,
         asked.version,
         asked.client_info,
         asked.capabilities,
@@ -126,7 +126,7 @@ fn token(head: &HeaderMap) -> Result<&str, Refusal> {
 
 fn session(door: &Door, head: &HeaderMap) -> Result<Arc<Session>, Refusal> {
     let token = token(head)?;
-    let found = door.doors.sessions.find(&door.node.keys(), &door.view.gateway.name, &door.principal, token);
+    let found = door.doors.sessions.find(&door.node.keys(), &door.view.gateway.name, &door.identity, token);
     found.map_err(|error| match error {
         SessionError::Full => Refusal::Full,
         SessionError::Unknown | SessionError::TooLarge => Refusal::Unknown,
@@ -473,7 +473,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        downstream::session::Sessions, gateway::call::Question, mcp::ProtocolVersion, seal::KeyRing,
+        downstream::session::Sessions,
+        gateway::call::{Identity, Question},
+        mcp::ProtocolVersion,
+        seal::KeyRing,
     };
 
     #[tokio::test(start_paused = true)]
@@ -484,7 +487,7 @@ mod tests {
             .open(
                 &KeyRing::ephemeral(),
                 &gateway,
-                &"p".into(),
+                &Identity::anonymous(),
                 ProtocolVersion::V2025_11_25,
                 object.clone(),
                 object,

@@ -6,22 +6,20 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{future::BoxFuture, stream};
+use futures_util::stream;
 use http::{HeaderMap, Response, StatusCode};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    Door, Doors,
+    Door,
     body::Body,
     reply::{self, refuse},
+    running::{Running, Step},
     stream::KEEP_ALIVE_EVERY,
 };
 use crate::{
-    gateway::{
-        self,
-        call::{Answer, Call, CallError, Caller, Client, Scope, ToClient},
-    },
-    mcp::{Era, Message, ProtocolVersion, RawId, Request, RpcError, error::code, headers, meta::Meta, sse},
+    gateway::call::{Call, Client, Scope},
+    mcp::{Message, Request, RpcError, error::code, headers, meta::Meta, sse},
 };
 
 /// A bound for calls that are answered here; a backend's own comes later.
@@ -84,7 +82,7 @@ fn admit(
         method: request.method.clone(),
         params: request.params.clone(),
         client: Arc::new(Client {
-            principal: door.principal.clone(),
+            identity: door.identity.clone(),
             version: modern.version,
             info: modern.client_info.unwrap_or_default(),
             capabilities: modern.capabilities,
@@ -96,100 +94,29 @@ fn admit(
     })
 }
 
-/// A call that has said something before its answer.
-struct Running {
-    id: RawId,
-    version: ProtocolVersion,
-    call: Option<BoxFuture<'static, Result<Answer, CallError>>>,
-    from_call: mpsc::Receiver<ToClient>,
-    first: Option<ToClient>,
-    doors: Arc<Doors>,
-    began: Instant,
-}
-
 /// Runs a call: a JSON response if the answer comes first, else a stream.
 async fn run(door: Door, call: Call) -> Response<Body> {
-    let (id, version, began) = (call.id.clone(), call.client.version, Instant::now());
-    let doors = door.doors.clone();
-    let (caller, mut from_call) = Caller::channel();
-    let mut running: BoxFuture<'static, _> = Box::pin(async move {
-        let Door { node, table, view, .. } = door;
-        gateway::answer(&node, &table, &view, call, &caller).await
-    });
-    tokio::select! {
-        biased;
-        // What was said before the answer goes before it.
-        Some(first) = from_call.recv() => {
-            let running = Running { id, version, call: Some(running), from_call, first: Some(first), doors, began };
-            reply::events(Body::stream(stream::unfold(running, |mut running| async move {
-                running.next().await.map(|chunk| (chunk, running))
+    let mut running = Running::start(door, call);
+    match running.next().await {
+        Some(Step::Said(first)) => {
+            let state = (running, Some(first));
+            reply::events(Body::stream(stream::unfold(state, |(mut running, first)| async move {
+                let chunk = match first {
+                    Some(first) => event(&first),
+                    None => chunk(running.next_within(KEEP_ALIVE_EVERY).await?),
+                };
+                Some((chunk, (running, None)))
             })))
         }
-        answer = &mut running => {
-            let said = left_behind(&mut from_call);
-            let (message, ok) = reply::message(&id, version, &answer);
-            doors.meters.answered(Era::Modern, ok, began.elapsed());
-            if said.is_empty() {
-                return reply::json(reply::status(version, &answer), message);
-            }
-            reply::events(Body::full(last_event(said, &message)))
-        }
+        Some(Step::Ended { message, status }) => reply::json(status, message),
+        Some(Step::Silence) | None => reply::accepted(),
     }
 }
 
-impl Running {
-    /// The next chunk of the stream; the answer is the last.
-    async fn next(&mut self) -> Option<Bytes> {
-        if let Some(first) = self.first.take().and_then(notification) {
-            return Some(event(&first));
-        }
-        loop {
-            let call = self.call.as_mut()?;
-            tokio::select! {
-                biased;
-                Some(said) = self.from_call.recv() => {
-                    if let Some(message) = notification(said) {
-                        return Some(event(&message));
-                    }
-                }
-                answer = call => return Some(self.finish(&answer)),
-                () = tokio::time::sleep(KEEP_ALIVE_EVERY) => return Some(Bytes::from_static(sse::KEEP_ALIVE)),
-            }
-        }
-    }
-
-    fn finish(&mut self, answer: &Result<Answer, CallError>) -> Bytes {
-        self.call = None;
-        let (message, ok) = reply::message(&self.id, self.version, answer);
-        self.doors.meters.answered(Era::Modern, ok, self.began.elapsed());
-        last_event(left_behind(&mut self.from_call), &message)
-    }
-}
-
-/// What a call that has ended said last, as events. It may have said it and
-/// ended in one go, before anybody could look.
-fn left_behind(from_call: &mut mpsc::Receiver<ToClient>) -> Vec<u8> {
-    let mut out = Vec::new();
-    while let Ok(said) = from_call.try_recv() {
-        if let Some(message) = notification(said) {
-            sse::encode(None, &message, &mut out);
-        }
-    }
-    out
-}
-
-/// The answer, after what was said before it.
-fn last_event(mut said: Vec<u8>, answer: &[u8]) -> Bytes {
-    sse::encode(None, answer, &mut said);
-    said.into()
-}
-
-/// A question cannot be put to a modern client here: dropping it tells the
-/// callee so. The stream begins with whatever comes first, and never pauses.
-fn notification(said: ToClient) -> Option<Bytes> {
-    match said {
-        ToClient::Notify(message) => Some(message),
-        ToClient::Begin | ToClient::Ask(_) | ToClient::Pause { .. } => None,
+fn chunk(step: Step) -> Bytes {
+    match step {
+        Step::Said(message) | Step::Ended { message, .. } => event(&message),
+        Step::Silence => Bytes::from_static(sse::KEEP_ALIVE),
     }
 }
 

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::stream::{EventStream, Kept};
 use crate::{
-    gateway::call::{Caller, Client, Reply, Scope, ToClient},
+    gateway::call::{Caller, Client, Identity, Reply, Scope, ToClient},
     mcp::{ProtocolVersion, RawId},
     seal::{KeyRing, Purpose},
 };
@@ -140,7 +140,7 @@ impl Sessions {
         &self,
         keys: &KeyRing,
         gateway: &ResourceName,
-        principal: &Arc<str>,
+        identity: &Arc<Identity>,
         version: ProtocolVersion,
         info: Bytes,
         capabilities: Bytes,
@@ -152,7 +152,7 @@ impl Sessions {
         let claims = Claims {
             id: id.clone(),
             gateway: gateway.to_string(),
-            principal: principal.to_string(),
+            principal: identity.principal.to_string(),
             version: version.as_str().to_owned(),
             issued: now_seconds(),
             info: raw(&info),
@@ -167,7 +167,7 @@ impl Sessions {
             &self.node_tag,
             id.into(),
             gateway,
-            principal,
+            identity,
             version,
             info,
             capabilities,
@@ -186,11 +186,11 @@ impl Sessions {
         &self,
         keys: &KeyRing,
         gateway: &ResourceName,
-        principal: &Arc<str>,
+        identity: &Arc<Identity>,
         token: &str,
     ) -> Result<Arc<Session>, SessionError> {
         if let Some(session) = self.by_token.get(token) {
-            let same = &session.gateway == gateway && &session.client.principal == principal;
+            let same = &session.gateway == gateway && session.client.identity.principal == identity.principal;
             // One that has ended stays until the next sweep.
             return (same && !session.ended.is_cancelled())
                 .then(|| session.value().clone())
@@ -206,7 +206,7 @@ impl Sessions {
         let version = ProtocolVersion::parse(&claims.version).ok_or(SessionError::Unknown)?;
         let age = Duration::from_secs(now_seconds().saturating_sub(claims.issued));
         if claims.gateway != gateway.as_str()
-            || claims.principal != **principal
+            || claims.principal != *identity.principal
             || age > SESSION_AGE_MAX
             || self.ended.lock().ids.contains(claims.id.as_str())
         {
@@ -219,7 +219,7 @@ impl Sessions {
             &self.node_tag,
             claims.id.into(),
             gateway,
-            principal,
+            identity,
             version,
             Bytes::copy_from_slice(claims.info.get().as_bytes()),
             Bytes::copy_from_slice(claims.capabilities.get().as_bytes()),
@@ -287,7 +287,7 @@ impl Session {
         node_tag: &Arc<str>,
         id: Arc<str>,
         gateway: &ResourceName,
-        principal: &Arc<str>,
+        identity: &Arc<Identity>,
         version: ProtocolVersion,
         info: Bytes,
         capabilities: Bytes,
@@ -295,7 +295,7 @@ impl Session {
     ) -> Arc<Self> {
         let (caller, events) = Caller::channel();
         let client = Arc::new(Client {
-            principal: principal.clone(),
+            identity: identity.clone(),
             version,
             info,
             capabilities,

@@ -43,8 +43,7 @@ pub struct Call {
 /// Who calls, as far as a backend may know it.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// `anonymous` until authentication says more.
-    pub principal: Arc<str>,
+    pub identity: Arc<Identity>,
     /// Of the client's leg; also tells the era.
     pub version: ProtocolVersion,
     /// `clientInfo`, a raw object; may be empty in the modern era.
@@ -55,6 +54,39 @@ pub struct Client {
     pub scope: Scope,
     /// Where messages go that belong to no call; none: they have no receiver.
     pub events: Option<Caller>,
+}
+
+/// Who calls, as the door has found out. Rules, budgets and what is sealed go by
+/// the principal; nothing that the client says of itself is in here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Unique in the fleet.
+    pub principal: Arc<str>,
+    /// For rules.
+    pub groups: Vec<Arc<str>>,
+    pub shown: Shown,
+}
+
+/// By what a caller has shown who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Nothing,
+    ApiKey,
+    Jwt,
+    /// It is the node itself.
+    Node,
+}
+
+impl Identity {
+    /// Whoever shows nothing.
+    pub fn anonymous() -> Arc<Self> {
+        Arc::new(Self { principal: "anonymous".into(), groups: Vec::new(), shown: Shown::Nothing })
+    }
+
+    /// The node, as a client of its backends.
+    pub fn node() -> Arc<Self> {
+        Arc::new(Self { principal: "node".into(), groups: Vec::new(), shown: Shown::Node })
+    }
 }
 
 /// What owns the upstream state (sessions, processes) that a client's calls need.

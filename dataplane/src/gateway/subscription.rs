@@ -358,7 +358,7 @@ fn strings(texts: &[String]) -> Bytes {
 mod tests {
     use super::*;
     use crate::{
-        gateway::call::{Client, Scope},
+        gateway::call::{Client, Identity, Scope},
         mcp::version::LATEST_MODERN,
     };
 
@@ -388,7 +388,7 @@ mod tests {
             method: Method::Listen,
             params: Params::NONE,
             client: Arc::new(Client {
-                principal: "p".into(),
+                identity: Identity::anonymous(),
                 version: LATEST_MODERN,
                 info: Bytes::new(),
                 capabilities: Bytes::from_static(b"{}"),

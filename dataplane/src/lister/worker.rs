@@ -29,7 +29,7 @@ use super::{
     pages::{List, Pages, Unlistable},
 };
 use crate::{
-    gateway::call::{Answer, Call, CallError, Caller, Client, Scope, ToClient},
+    gateway::call::{Answer, Call, CallError, Caller, Client, Identity, Scope, ToClient},
     mcp::{
         Era, Limits, Message, Method, Params, ProtocolVersion, RawId,
         error::code,
@@ -260,7 +260,7 @@ impl Worker {
             LATEST_MODERN
         };
         Arc::new(Client {
-            principal: "node".into(),
+            identity: Identity::node(),
             version,
             info: own_info(),
             capabilities: Bytes::from_static(b"{}"),
@@ -432,7 +432,7 @@ fn own_info() -> Bytes {
 /// How long its process may take to come up.
 fn start_time(backend: &Backend) -> Duration {
     match &backend.transport {
-        Transport::Http(_) => Duration::ZERO,
+        Transport::Http(_) | Transport::Sse(_) | Transport::WebSocket(_) => Duration::ZERO,
         Transport::Stdio(stdio) => stdio.start_timeout,
     }
 }

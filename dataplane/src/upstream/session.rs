@@ -41,7 +41,7 @@ impl LegKey {
             Scope::Session(id) => Self::Session(id.clone()),
             Scope::Node => Self::Node,
             Scope::Stateless => Self::Pooled {
-                principal: client.principal.clone(),
+                principal: client.identity.principal.clone(),
                 version: client.version,
                 capabilities: client.capabilities.clone(),
                 info: client.info.clone(),

@@ -50,7 +50,7 @@ pub fn key(sharing: Sharing, client: &Client, call: u64) -> ProcessKey {
     let owner = match (sharing, &client.scope) {
         (Sharing::Shared, _) => Owner::Everyone,
         (_, Scope::Node) => Owner::Node,
-        (Sharing::PerPrincipal, _) => Owner::Principal(client.principal.clone()),
+        (Sharing::PerPrincipal, _) => Owner::Principal(client.identity.principal.clone()),
         (Sharing::PerSession, Scope::Session(id)) => Owner::Session(id.clone()),
         // Nothing lasts longer than a call that has no session.
         (Sharing::PerSession | Sharing::PerCall, _) => Owner::Call(call),
@@ -117,11 +117,12 @@ pub fn describe(backend: &ResourceName, key: &ProcessKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::call::Identity;
     use crate::mcp::version::{LATEST_LEGACY, LATEST_MODERN, ProtocolVersion};
 
     fn client(scope: Scope, version: ProtocolVersion, capabilities: &'static str) -> Client {
         Client {
-            principal: "p".into(),
+            identity: Identity::anonymous(),
             version,
             info: Bytes::new(),
             capabilities: Bytes::from_static(capabilities.as_bytes()),

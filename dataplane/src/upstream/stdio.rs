@@ -42,7 +42,7 @@ use super::{
     state::Eras,
 };
 use crate::{
-    gateway::call::{Answer, Call, CallError, Caller, Client, Scope},
+    gateway::call::{Answer, Call, CallError, Caller, Client, Identity, Scope},
     mcp::{
         meta,
         method::Method,
@@ -495,7 +495,7 @@ impl Drop for StopAfter<'_> {
 /// The node as a client of its own.
 fn node_client() -> Client {
     Client {
-        principal: "node".into(),
+        identity: Identity::node(),
         version: LATEST_LEGACY,
         info: message::own_info(),
         capabilities: Bytes::from_static(b"{}"),

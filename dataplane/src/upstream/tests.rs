@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Shared, Upstream};
 use crate::{
-    gateway::call::{Answer, Call, CallError, Caller, Client, Scope, ToClient},
+    gateway::call::{Answer, Call, CallError, Caller, Client, Identity, Scope, ToClient},
     mcp::{
         id::RawId,
         method::Method,
@@ -155,6 +155,8 @@ impl Server {
             url: format!("http://{}/mcp", self.address).parse().unwrap(),
             headers: Vec::new(),
             connect_timeout: Duration::from_secs(5),
+            auth: None,
+            sharing: Sharing::Shared,
         }));
         change(&mut config);
         upstream(config)
@@ -212,6 +214,8 @@ fn backend(transport: Transport) -> Backend {
         concurrent_calls_max: 256,
         disabled: false,
         trust_hints: false,
+        single_session: None,
+        probe_max_age: Duration::from_secs(86_400),
     }
 }
 
@@ -225,13 +229,16 @@ fn script(script: &str) -> Backend {
         sharing: Sharing::Shared,
         start_timeout: Duration::from_secs(10),
         line_bytes_max: 64 * 1024,
+        memory_bytes_max: None,
+        processes_max: 64,
+        idle_max: None,
     }))
 }
 
 fn stdio(backend: &mut Backend) -> &mut StdioTransport {
     match &mut backend.transport {
         Transport::Stdio(stdio) => stdio,
-        Transport::Http(_) => panic!("not a process"),
+        _ => panic!("not a process"),
     }
 }
 
@@ -247,7 +254,7 @@ fn client(
     events: Option<Caller>,
 ) -> Arc<Client> {
     Arc::new(Client {
-        principal: "anonymous".into(),
+        identity: Identity::anonymous(),
         version,
         info: Bytes::from_static(br#"{"name":"client","version":"9"}"#),
         capabilities: Bytes::from_static(capabilities.as_bytes()),

@@ -99,7 +99,7 @@ pub struct ServerFacts {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FleetFact {
     /// Which it is.
-    #[prost(oneof = "fleet_fact::Fact", tags = "1")]
+    #[prost(oneof = "fleet_fact::Fact", tags = "1, 2")]
     pub fact: ::core::option::Option<fleet_fact::Fact>,
 }
 /// Nested message and enum types in `FleetFact`.
@@ -110,7 +110,36 @@ pub mod fleet_fact {
         /// The keys that seal session ids and cursors.
         #[prost(message, tag = "1")]
         KeyRing(super::KeyRing),
+        /// The nodes that are registered now.
+        #[prost(message, tag = "2")]
+        Nodes(super::NodeDirectory),
     }
+}
+/// The nodes that are registered now, by which they find each other.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeDirectory {
+    /// In the order of their ids.
+    #[prost(message, repeated, tag = "1")]
+    pub nodes: ::prost::alloc::vec::Vec<NodeEntry>,
+}
+/// One node, as the others reach it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeEntry {
+    /// The node's id.
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    /// Made at each start of the process.
+    #[prost(string, tag = "2")]
+    pub boot_id: ::prost::alloc::string::String,
+    /// Where the others reach it, such as `<http://10.0.0.7:3002`.> Empty: they cannot.
+    #[prost(string, tag = "3")]
+    pub relay_url: ::prost::alloc::string::String,
+    /// By which gateways select it.
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// The keys that seal what travels through clients. The first seals; all open.
 #[derive(Clone, PartialEq, ::prost::Message)]

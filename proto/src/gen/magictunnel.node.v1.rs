@@ -72,6 +72,9 @@ pub struct Hello {
     /// Where operators reach it.
     #[prost(string, tag = "6")]
     pub admin_url: ::prost::alloc::string::String,
+    /// Where other nodes reach it, such as `<http://10.0.0.7:3002`.>
+    #[prost(string, tag = "7")]
+    pub relay_url: ::prost::alloc::string::String,
 }
 /// What the node has in service, and how its backends are.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -53,8 +53,16 @@ pub struct Backend {
     /// that a call is safe to repeat. Default: they are not trusted.
     #[prost(bool, tag = "8")]
     pub trust_hints: bool,
+    /// The server bears one session at a time: calls wait in a line, first come,
+    /// first served, and one of them runs.
+    #[prost(message, optional, tag = "11")]
+    pub single_session: ::core::option::Option<SingleSession>,
+    /// How long what was found out about the eras of the server is believed
+    /// before it is asked again, 1 s to 30 days. Default: 24 h.
+    #[prost(message, optional, tag = "12")]
+    pub probe_max_age: ::core::option::Option<::prost_types::Duration>,
     /// How it is reached.
-    #[prost(oneof = "backend::Transport", tags = "1, 2")]
+    #[prost(oneof = "backend::Transport", tags = "1, 2, 9, 10")]
     pub transport: ::core::option::Option<backend::Transport>,
 }
 /// Nested message and enum types in `Backend`.
@@ -68,7 +76,25 @@ pub mod backend {
         /// As a child process of the node, over its stdin and stdout.
         #[prost(message, tag = "2")]
         Stdio(super::StdioTransport),
+        /// Over HTTP+SSE, the transport of 2024-11-05. The URL is that of the event
+        /// stream, often `/sse`.
+        #[prost(message, tag = "9")]
+        Sse(super::HttpTransport),
+        /// Over a WebSocket with the subprotocol `mcp`, one message in a text frame.
+        /// The URL is `ws://` or `wss://`.
+        #[prost(message, tag = "10")]
+        Websocket(super::HttpTransport),
     }
+}
+/// The line in front of a server that bears one session at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SingleSession {
+    /// Calls that may wait, 1 to 10000; more are refused. Default: 100.
+    #[prost(uint32, tag = "1")]
+    pub queue_max: u32,
+    /// How long one may wait, 1 ms to 300 s. Default: 30 s.
+    #[prost(message, optional, tag = "2")]
+    pub wait_max: ::core::option::Option<::prost_types::Duration>,
 }
 /// An MCP server behind a URL.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -84,6 +110,74 @@ pub struct HttpTransport {
     /// How long connecting may take, 1 ms to 60 s. Default: 1 s.
     #[prost(message, optional, tag = "3")]
     pub connect_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// What the node shows to be let in.
+    #[prost(message, optional, tag = "4")]
+    pub auth: ::core::option::Option<BackendAuth>,
+    /// Who shares one connection. Only for `sse` and `websocket`; over streamable
+    /// HTTP each client has a session of its own.
+    #[prost(enumeration = "Sharing", tag = "5")]
+    pub sharing: i32,
+}
+/// What a node shows to a backend to be let in. The value of a secret stays on
+/// the node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackendAuth {
+    /// In which way.
+    #[prost(oneof = "backend_auth::Method", tags = "1, 2, 3, 4")]
+    pub method: ::core::option::Option<backend_auth::Method>,
+}
+/// Nested message and enum types in `BackendAuth`.
+pub mod backend_auth {
+    /// In which way.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Method {
+        /// `Authorization: Bearer VALUE`.
+        #[prost(message, tag = "1")]
+        Bearer(super::Value),
+        /// A header with a key in it.
+        #[prost(message, tag = "2")]
+        ApiKey(super::Header),
+        /// A parameter of the URL's query. Such keys end up in the logs of others:
+        /// only where the server knows no other way.
+        #[prost(message, tag = "3")]
+        Query(super::QueryParameter),
+        /// A token that is fetched from an authorization server (OAuth 2.1 client
+        /// credentials), kept until shortly before it expires.
+        #[prost(message, tag = "4")]
+        ClientCredentials(super::ClientCredentials),
+    }
+}
+/// A parameter of a URL's query.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryParameter {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its value, before it is percent-encoded.
+    #[prost(message, optional, tag = "2")]
+    pub value: ::core::option::Option<Value>,
+}
+/// How a token is fetched.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientCredentials {
+    /// The token endpoint: `<https://`,> or `<http://`> on loopback.
+    #[prost(string, tag = "1")]
+    pub token_url: ::prost::alloc::string::String,
+    /// The client's id.
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    /// The client's secret.
+    #[prost(message, optional, tag = "3")]
+    pub client_secret: ::core::option::Option<Value>,
+    /// The scopes to ask for. Default: none.
+    #[prost(string, repeated, tag = "4")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The `resource` to ask for (RFC 8707). Default: the backend's URL.
+    #[prost(string, tag = "5")]
+    pub resource: ::prost::alloc::string::String,
+    /// The `audience` to ask for, where the server wants that instead.
+    #[prost(string, tag = "6")]
+    pub audience: ::prost::alloc::string::String,
 }
 /// A header that is sent to a backend.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -122,6 +216,17 @@ pub struct StdioTransport {
     /// The longest line it may write, 1 KiB to 64 MiB. Default: 4 MiB.
     #[prost(uint64, tag = "7")]
     pub line_bytes_max: u64,
+    /// Memory that one process may map, 16 MiB to 1 TiB (RLIMIT_AS; programs such
+    /// as Node reserve far more than they use). Default: no limit.
+    #[prost(uint64, tag = "8")]
+    pub memory_bytes_max: u64,
+    /// Processes of this backend on one node, 1 to 4096. Default: 64.
+    #[prost(uint32, tag = "9")]
+    pub processes_max: u32,
+    /// A process that nobody calls for so long is stopped, 1 s to 24 h.
+    /// Default: 10 min, 30 min for that of one session.
+    #[prost(message, optional, tag = "10")]
+    pub idle_max: ::core::option::Option<::prost_types::Duration>,
 }
 /// A variable of a process.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -133,7 +238,8 @@ pub struct EnvVar {
     #[prost(message, optional, tag = "2")]
     pub value: ::core::option::Option<Value>,
 }
-/// Who shares one process of a stdio backend.
+/// Who shares one process of a stdio backend, or one connection to an `sse` or
+/// `websocket` one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Sharing {
@@ -251,7 +357,7 @@ pub mod member {
 }
 /// A rule on calls, attached to what its selectors choose.
 ///
-/// This version follows `timeout`; every other rule comes with the node that
+/// This version follows `timeout` and `authn`; every other rule comes with the node that
 /// follows it, and is refused until then.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {
@@ -265,17 +371,20 @@ pub struct Policy {
     #[prost(string, repeated, tag = "3")]
     pub tools: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What it demands.
-    #[prost(oneof = "policy::Rule", tags = "4")]
+    #[prost(oneof = "policy::Rule", tags = "4, 5")]
     pub rule: ::core::option::Option<policy::Rule>,
 }
 /// Nested message and enum types in `Policy`.
 pub mod policy {
     /// What it demands.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Rule {
         /// A bound on the time of a call.
         #[prost(message, tag = "4")]
         Timeout(super::TimeoutRule),
+        /// Who may call a gateway, and how they show who they are.
+        #[prost(message, tag = "5")]
+        Authn(super::AuthnRule),
     }
 }
 /// A bound on the time of a call.
@@ -285,10 +394,97 @@ pub struct TimeoutRule {
     #[prost(message, optional, tag = "1")]
     pub limit: ::core::option::Option<::prost_types::Duration>,
 }
-/// Somebody who calls: a person, a team's agent, another system.
-///
-/// This version checks and keeps principals; nodes serve every caller as the
-/// anonymous principal until authentication comes.
+/// Who may call a gateway. Keys of Principals are always taken. Without such a
+/// rule, callers who show nothing are served only from loopback. It has no
+/// `backends` and no `tools`; where several apply, their issuers add up, and one
+/// that refuses anonymous callers decides.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuthnRule {
+    /// Tokens of these issuers are taken (`Authorization: Bearer JWT`).
+    #[prost(message, repeated, tag = "1")]
+    pub jwt: ::prost::alloc::vec::Vec<JwtIssuer>,
+    /// What becomes of callers who show nothing.
+    #[prost(enumeration = "Anonymous", tag = "2")]
+    pub anonymous: i32,
+}
+/// Somebody whose tokens are believed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JwtIssuer {
+    /// The exact `iss` of its tokens.
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    /// One of these must be in `aud`. At least one.
+    #[prost(string, repeated, tag = "2")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The claim that names the caller. Default: `sub`.
+    #[prost(string, tag = "5")]
+    pub principal_claim: ::prost::alloc::string::String,
+    /// The claim that lists the caller's groups; a text is one group, or several
+    /// between spaces. Default: `groups`.
+    #[prost(string, tag = "6")]
+    pub groups_claim: ::prost::alloc::string::String,
+    /// What stands before the name from the claim, so that no token can name
+    /// somebody else's principal. Default: the issuer and `#`.
+    #[prost(string, tag = "7")]
+    pub principal_prefix: ::prost::alloc::string::String,
+    /// Where its keys are. Default: the `jwks_uri` of its metadata, at
+    /// `ISSUER/.well-known/openid-configuration`.
+    #[prost(oneof = "jwt_issuer::Keys", tags = "3, 4")]
+    pub keys: ::core::option::Option<jwt_issuer::Keys>,
+}
+/// Nested message and enum types in `JwtIssuer`.
+pub mod jwt_issuer {
+    /// Where its keys are. Default: the `jwks_uri` of its metadata, at
+    /// `ISSUER/.well-known/openid-configuration`.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Keys {
+        /// A URL: `<https://`,> or `<http://`> on loopback.
+        #[prost(string, tag = "3")]
+        JwksUrl(::prost::alloc::string::String),
+        /// A file on the node.
+        #[prost(string, tag = "4")]
+        JwksFile(::prost::alloc::string::String),
+    }
+}
+/// What becomes of callers who show nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Anonymous {
+    /// As LOOPBACK.
+    Unspecified = 0,
+    /// Served when they call from this machine.
+    Loopback = 1,
+    /// Refused.
+    Refused = 2,
+    /// Served, wherever they call from.
+    Allowed = 3,
+}
+impl Anonymous {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ANONYMOUS_UNSPECIFIED",
+            Self::Loopback => "ANONYMOUS_LOOPBACK",
+            Self::Refused => "ANONYMOUS_REFUSED",
+            Self::Allowed => "ANONYMOUS_ALLOWED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ANONYMOUS_UNSPECIFIED" => Some(Self::Unspecified),
+            "ANONYMOUS_LOOPBACK" => Some(Self::Loopback),
+            "ANONYMOUS_REFUSED" => Some(Self::Refused),
+            "ANONYMOUS_ALLOWED" => Some(Self::Allowed),
+            _ => None,
+        }
+    }
+}
+/// Somebody who calls: a person, a team's agent, another system. They show a key
+/// (`Authorization: Bearer KEY`, or `X-API-Key: KEY`) on every transport.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Principal {
     /// The groups it is in, for rules.

@@ -154,6 +154,40 @@ impl<'a> Checker<'a> {
         usize::try_from(value).unwrap_or(usize::MAX)
     }
 
+    /// A URL that secrets are sent to or keys come from: nobody on the way may
+    /// read or change it.
+    pub fn secure_url(&mut self, path: &str, text: &str) -> Option<url::Url> {
+        const EXAMPLE: &str = "for example `https://auth.example.com/token`";
+        let url = match url::Url::parse(text) {
+            Ok(url) if url.has_host() => url,
+            _ => {
+                let message = format!("{} is not a url", quoted(text));
+                self.problem_with_hint(path, message, EXAMPLE);
+                return None;
+            }
+        };
+        let loopback = match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        match url.scheme() {
+            "https" => Some(url),
+            "http" if loopback => Some(url),
+            "http" => {
+                let message = "the url is not encrypted, which is only good enough on loopback";
+                self.problem_with_hint(path, message, "write `https://`");
+                None
+            }
+            other => {
+                let message = format!("the url starts with {other:?}, it must be https");
+                self.problem_with_hint(path, message, EXAMPLE);
+                None
+            }
+        }
+    }
+
     /// A text that goes to the operating system.
     pub fn no_nul(&mut self, path: &str, text: &str) {
         if text.contains('\0') {

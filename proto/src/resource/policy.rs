@@ -46,6 +46,10 @@ pub(super) fn check(checker: &mut Checker<'_>, name: &ResourceName, policy: &pb:
             );
             return None;
         }
+        Some(pb::policy::Rule::Authn(_)) => {
+            checker.problem("spec.authn", "no node follows this yet");
+            return None;
+        }
         None => {
             checker.problem_with_hint("spec", "the policy has no rule", "add `timeout: {limit: 10s}`");
             return None;

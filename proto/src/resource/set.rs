@@ -218,9 +218,13 @@ fn check_identity(resource: &pb::Resource) -> Vec<Problem> {
 }
 
 fn secrets_of(backend: &pb::Backend) -> Vec<&str> {
+    use pb::backend::Transport;
     let values: Vec<Option<&pb::Value>> = match &backend.transport {
-        Some(pb::backend::Transport::Http(http)) => http.headers.iter().map(|h| h.value.as_ref()).collect(),
-        Some(pb::backend::Transport::Stdio(stdio)) => stdio.env.iter().map(|e| e.value.as_ref()).collect(),
+        Some(Transport::Http(http) | Transport::Sse(http) | Transport::Websocket(http)) => {
+            let headers = http.headers.iter().map(|h| h.value.as_ref());
+            headers.chain([http.auth.as_ref().and_then(shown_value)]).collect()
+        }
+        Some(Transport::Stdio(stdio)) => stdio.env.iter().map(|e| e.value.as_ref()).collect(),
         None => Vec::new(),
     };
     values
@@ -231,4 +235,15 @@ fn secrets_of(backend: &pb::Backend) -> Vec<&str> {
             _ => None,
         })
         .collect()
+}
+
+/// What is kept secret of what a node shows.
+fn shown_value(auth: &pb::BackendAuth) -> Option<&pb::Value> {
+    use pb::backend_auth::Method;
+    match auth.method.as_ref()? {
+        Method::Bearer(value) => Some(value),
+        Method::ApiKey(header) => header.value.as_ref(),
+        Method::Query(parameter) => parameter.value.as_ref(),
+        Method::ClientCredentials(credentials) => credentials.client_secret.as_ref(),
+    }
 }

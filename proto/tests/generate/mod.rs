@@ -42,8 +42,15 @@ fn value() -> impl Strategy<Value = Option<pb::Value>> {
 fn transport() -> impl Strategy<Value = pb::backend::Transport> {
     let url = prop_oneof!["https?://[a-z.]{0,6}(/[a-z]{0,4})?", text()];
     let header = (text(), value()).prop_map(|(name, value)| pb::Header { name, value });
-    let http = (url, vec(header, 0..3), duration())
-        .prop_map(|(url, headers, connect_timeout)| pb::HttpTransport { url, headers, connect_timeout });
+    let remote = (url, vec(header, 0..3), duration(), option::of(auth()), 0..6i32).prop_map(
+        |(url, headers, connect_timeout, auth, sharing)| pb::HttpTransport {
+            url,
+            headers,
+            connect_timeout,
+            auth,
+            sharing,
+        },
+    );
     let var = (text(), value()).prop_map(|(name, value)| pb::EnvVar { name, value });
     let stdio = (text(), vec(text(), 0..3), vec(var, 0..3), text(), any::<i32>(), duration(), any::<u64>())
         .prop_map(|(command, args, env, cwd, sharing, start_timeout, line_bytes_max)| pb::StdioTransport {
@@ -54,8 +61,37 @@ fn transport() -> impl Strategy<Value = pb::backend::Transport> {
             sharing: sharing % 6,
             start_timeout,
             line_bytes_max,
+            ..Default::default()
         });
-    prop_oneof![http.prop_map(pb::backend::Transport::Http), stdio.prop_map(pb::backend::Transport::Stdio)]
+    prop_oneof![
+        (remote, 0..3).prop_map(|(remote, kind)| match kind {
+            0 => pb::backend::Transport::Sse(remote),
+            1 => pb::backend::Transport::Websocket(remote),
+            _ => pb::backend::Transport::Http(remote),
+        }),
+        stdio.prop_map(pb::backend::Transport::Stdio)
+    ]
+}
+
+fn auth() -> impl Strategy<Value = pb::BackendAuth> {
+    let credentials = (text(), text(), value(), vec(text(), 0..2)).prop_map(
+        |(token_url, client_id, client_secret, scopes)| pb::ClientCredentials {
+            token_url,
+            client_id,
+            client_secret,
+            scopes,
+            ..Default::default()
+        },
+    );
+    let method = prop_oneof![
+        value().prop_filter_map("a value", |value| value.map(pb::backend_auth::Method::Bearer)),
+        (text(), value())
+            .prop_map(|(name, value)| pb::backend_auth::Method::ApiKey(pb::Header { name, value })),
+        (text(), value())
+            .prop_map(|(name, value)| pb::backend_auth::Method::Query(pb::QueryParameter { name, value })),
+        credentials.prop_map(pb::backend_auth::Method::ClientCredentials),
+    ];
+    option::of(method).prop_map(|method| pb::BackendAuth { method })
 }
 
 fn member() -> impl Strategy<Value = pb::Member> {

@@ -169,7 +169,9 @@ fn settings(resource: &Resource) -> Vec<String> {
     let Some(Spec::Backend(backend)) = &resource.spec else { return Vec::new() };
     match &backend.transport {
         Some(Transport::Stdio(stdio)) => stdio.env.iter().map(|variable| variable.name.clone()).collect(),
-        Some(Transport::Http(http)) => http.headers.iter().map(|header| header.name.clone()).collect(),
+        Some(Transport::Http(http) | Transport::Sse(http) | Transport::Websocket(http)) => {
+            http.headers.iter().map(|header| header.name.clone()).collect()
+        }
         None => Vec::new(),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn principal(name: &str) -> Arc<str> {
-    name.into()
+fn principal(name: &str) -> Arc<Identity> {
+    Arc::new(Identity { principal: name.into(), ..Identity::clone(&Identity::anonymous()) })
 }
 
 fn opened(sessions: &Sessions, keys: &KeyRing) -> (String, Arc<Session>) {

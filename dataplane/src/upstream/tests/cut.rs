@@ -27,6 +27,8 @@ async fn cut_at(response: &'static str, bytes: usize) -> (Arc<Upstream>, JoinHan
         url: format!("http://{address}/mcp").parse().unwrap(),
         headers: Vec::new(),
         connect_timeout: Duration::from_secs(5),
+        auth: None,
+        sharing: Sharing::Shared,
     }));
     config.protocol = Protocol::Modern;
     (upstream(config), task)
@@ -62,6 +64,8 @@ async fn a_closed_port_is_said_at_once_and_nothing_was_sent() {
         url: format!("http://{address}/mcp").parse().unwrap(),
         headers: Vec::new(),
         connect_timeout: Duration::from_secs(5),
+        auth: None,
+        sharing: Sharing::Shared,
     })));
     for client in [modern_client(), legacy_client("a")] {
         let error = run(&upstream, &tool(&client, "1", "t")).await.unwrap_err();
