@@ -26,23 +26,74 @@ pub struct Target {
 /// What is sent.
 pub struct Case {
     pub name: &'static str,
+    path: &'static str,
     version: &'static str,
     method: &'static str,
     payload_bytes: usize,
+    /// Ask for progress, with the same tokens on every connection.
+    progress: bool,
+}
+
+const DEFAULT: &str = "/mcp";
+const PIPE: &str = "/g/pipe/mcp";
+
+const fn call(name: &'static str, path: &'static str, version: &'static str, payload_bytes: usize) -> Case {
+    Case { name, path, version, method: "tools/call", payload_bytes, progress: false }
+}
+
+const fn list(name: &'static str, version: &'static str) -> Case {
+    Case { name, path: DEFAULT, version, method: "tools/list", payload_bytes: 0, progress: false }
 }
 
 pub const CASES: &[Case] = &[
-    Case { name: "tools/call, session", version: LEGACY, method: "tools/call", payload_bytes: 32 },
-    Case { name: "tools/call, stateless", version: MODERN, method: "tools/call", payload_bytes: 32 },
-    Case {
-        name: "tools/call of 64 KiB, session",
-        version: LEGACY,
-        method: "tools/call",
-        payload_bytes: 64 << 10,
-    },
-    Case { name: "tools/list, session", version: LEGACY, method: "tools/list", payload_bytes: 0 },
-    Case { name: "tools/list, stateless", version: MODERN, method: "tools/list", payload_bytes: 0 },
+    call("tools/call, session", DEFAULT, LEGACY, 32),
+    call("tools/call, stateless", DEFAULT, MODERN, 32),
+    call("tools/call of 64 KiB, session", DEFAULT, LEGACY, 64 << 10),
+    list("tools/list, session", LEGACY),
+    list("tools/list, stateless", MODERN),
 ];
+
+/// Where ids and tokens of many clients meet: on the pipe all of them share one
+/// process.
+pub const COLLISIONS: &[Case] = &[
+    call("HTTP backend, sessions", DEFAULT, LEGACY, 16),
+    call("HTTP backend, stateless", DEFAULT, MODERN, 16),
+    Case { progress: true, ..call("one process, sessions", PIPE, LEGACY, 16) },
+    Case { progress: true, ..call("one process, stateless", PIPE, MODERN, 16) },
+];
+
+/// What came of a collision.
+pub struct Counted {
+    pub calls: u64,
+    pub misrouted: u64,
+}
+
+/// Lets `clients` call at once until `calls` are answered, all with the same ids.
+pub async fn collide(
+    target: &Target,
+    case: &'static Case,
+    clients: usize,
+    calls: u64,
+) -> anyhow::Result<Counted> {
+    let each = calls.div_ceil(clients as u64);
+    let mut running = JoinSet::new();
+    for number in 0..clients {
+        let mut client = Client::connect(target.address, case, number).await?;
+        running.spawn(async move {
+            let mut misrouted = 0;
+            for _ in 0..each {
+                let answer = client.exchange().await?;
+                misrouted += u64::from(!client.is_own(&answer));
+            }
+            anyhow::Ok(misrouted)
+        });
+    }
+    let mut misrouted = 0;
+    while let Some(done) = running.join_next().await {
+        misrouted += done??;
+    }
+    Ok(Counted { calls: each * clients as u64, misrouted })
+}
 
 /// What one measurement gave.
 #[derive(Clone, Debug)]
@@ -143,34 +194,52 @@ impl Client {
     }
 
     async fn once(&mut self) -> anyhow::Result<()> {
-        self.next_id += 1;
-        let (id, mark, payload) = (self.next_id, &self.mark, &self.payload);
-        let meta = if self.case.version == MODERN {
-            r#","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"bench","version":"1"}}"#
-        } else {
-            ""
-        };
-        let params = match self.case.method {
-            "tools/call" => {
-                format!(r#""name":"echo","arguments":{{"mark":"{mark}-{id}","text":"{payload}"}}{meta}"#)
-            }
-            _ => meta.trim_start_matches(',').to_owned(),
-        };
-        let body =
-            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":{{{params}}}}}"#, self.case.method);
-        let wanted = match self.case.method {
-            "tools/call" => format!(r#""mark":"{mark}-{id}""#),
-            _ => r#""name":"echo""#.to_owned(),
-        };
-        let (_, answer) = self.post(self.case.method, body).await?;
-        if memchr::memmem::find(&answer, wanted.as_bytes()).is_none() {
+        let answer = self.exchange().await?;
+        if !self.is_own(&answer) {
             bail!("a wrong answer: {}", String::from_utf8_lossy(&answer[..answer.len().min(300)]));
         }
         Ok(())
     }
 
+    /// Whether all that came back is what was asked for, and nobody else's.
+    fn is_own(&self, answer: &[u8]) -> bool {
+        if self.case.method != "tools/call" {
+            return memchr::memmem::find(answer, br#""name":"echo""#).is_some();
+        }
+        let own = format!("<{}-{}>", self.mark, self.next_id);
+        let expected = if self.case.progress { 2 } else { 1 };
+        let own = memchr::memmem::find_iter(answer, own.as_bytes()).count();
+        let all = memchr::memmem::find_iter(answer, b"<mark-").count();
+        own == expected && all == expected
+    }
+
+    /// The next request, and all that came for it.
+    async fn exchange(&mut self) -> anyhow::Result<Bytes> {
+        self.next_id += 1;
+        let (id, mark, payload) = (self.next_id, &self.mark, &self.payload);
+        let mut meta = Vec::new();
+        if self.case.version == MODERN {
+            meta.push(r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"bench","version":"1"}"#.to_owned());
+        }
+        if self.case.progress {
+            meta.push(format!(r#""progressToken":{id}"#));
+        }
+        let meta = meta.join(",");
+        let params = match self.case.method {
+            "tools/call" => {
+                format!(
+                    r#""name":"echo","arguments":{{"mark":"<{mark}-{id}>","text":"{payload}"}},"_meta":{{{meta}}}"#
+                )
+            }
+            _ => format!(r#""_meta":{{{meta}}}"#),
+        };
+        let body =
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":{{{params}}}}}"#, self.case.method);
+        Ok(self.post(self.case.method, body).await?.1)
+    }
+
     async fn post(&mut self, method: &str, body: String) -> anyhow::Result<(Option<HeaderValue>, Bytes)> {
-        let mut request = Request::post("/mcp")
+        let mut request = Request::post(self.case.path)
             .header(header::HOST, &self.authority)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json, text/event-stream")

@@ -32,16 +32,31 @@ struct Args {
 enum Command {
     /// Measure everything and print a table.
     Run(RunArgs),
+    /// Let clients whose ids and progress tokens collide call through a node, and
+    /// count what reaches the wrong one.
+    Misroutes(MisroutesArgs),
     /// Serve the backend that is measured (started by `run`).
     Backend {
         #[arg(long, default_value_t = 4)]
         tools: usize,
+        /// On stdin and stdout instead of HTTP.
+        #[arg(long)]
+        lines: bool,
     },
     /// Serve the minimal proxy (started by `run`).
     Floor {
         #[arg(long)]
         to: SocketAddr,
     },
+}
+
+#[derive(clap::Args)]
+struct MisroutesArgs {
+    /// Calls in all, over the cases.
+    #[arg(long, default_value_t = 1_000_000)]
+    calls: u64,
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
 }
 
 #[derive(clap::Args)]
@@ -64,10 +79,26 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match args.command {
-        Command::Backend { tools } => runtime.block_on(backend::serve(tools)),
+        Command::Backend { tools, lines: true } => runtime.block_on(backend::serve_lines(tools)),
+        Command::Backend { tools, lines: false } => runtime.block_on(backend::serve(tools)),
+        Command::Misroutes(args) => runtime.block_on(misroutes(&args)),
         Command::Floor { to } => runtime.block_on(floor::serve(to)),
         Command::Run(run) => runtime.block_on(measure(run)),
     }
+}
+
+async fn misroutes(args: &MisroutesArgs) -> anyhow::Result<()> {
+    let system = system::System::start().await?;
+    let node = &system.targets()[2];
+    let mut wrong = 0;
+    let share = args.calls.div_ceil(load::COLLISIONS.len() as u64);
+    for case in load::COLLISIONS {
+        let counted = load::collide(node, case, args.clients, share).await?;
+        println!("{:<32} {:>9} calls {:>6} misrouted", case.name, counted.calls, counted.misrouted);
+        wrong += counted.misrouted;
+    }
+    anyhow::ensure!(wrong == 0, "{wrong} answers or reports reached the wrong client");
+    Ok(())
 }
 
 async fn measure(args: RunArgs) -> anyhow::Result<()> {

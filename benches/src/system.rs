@@ -29,6 +29,19 @@ metadata: {name: default}
 spec:
   toolName: '{tool}'
   members: [{backend: bench}]
+---
+apiVersion: magictunnel/v1
+kind: Backend
+metadata: {name: pipe}
+spec:
+  stdio: {command: 'PROGRAM', args: [backend, --lines]}
+---
+apiVersion: magictunnel/v1
+kind: Gateway
+metadata: {name: pipe}
+spec:
+  toolName: '{tool}'
+  members: [{backend: pipe}]
 ";
 
 /// Everything that runs; ends when dropped.
@@ -74,7 +87,10 @@ impl System {
         )?;
         let grpc = ready(&control_ready, "grpc").await?;
         let config = data.path().join("bench.yaml");
-        std::fs::write(&config, CONFIG.replace("BACKEND", &to))?;
+        std::fs::write(
+            &config,
+            CONFIG.replace("BACKEND", &to).replace("PROGRAM", &own.display().to_string()),
+        )?;
         let applied = Command::new(sibling(&own, "mtctl")?)
             .args(["--server", &format!("http://{grpc}"), "apply", "-f"])
             .arg(&config)
