@@ -10,6 +10,8 @@
 //! What crosses is decided by pure functions over raw JSON; asks cross through
 //! the [`Caller`] like everything else that a callee wants of a client.
 
+mod translate;
+
 use std::sync::Arc;
 
 use super::call::{Answer, Call, CallError, Caller};
