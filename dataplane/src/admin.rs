@@ -182,7 +182,7 @@ fn state(state: &UpstreamState) -> String {
         UpstreamState::Ready => "ready".to_owned(),
         UpstreamState::Degraded { reason } => format!("degraded: {reason}"),
         UpstreamState::Unavailable { reason } => format!("unavailable: {reason}"),
-        UpstreamState::NeedsAuth => "needs auth".to_owned(),
+        UpstreamState::NeedsAuth { reason } => format!("needs auth: {reason}"),
         UpstreamState::Disabled => "disabled".to_owned(),
     }
 }

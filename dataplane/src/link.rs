@@ -306,9 +306,7 @@ fn explain(
         (UpstreamState::Starting, _) => (BackendState::Unspecified, String::new()),
         (UpstreamState::Degraded { reason }, _) => (BackendState::Degraded, reason.clone()),
         (UpstreamState::Unavailable { reason }, _) => (BackendState::Unavailable, reason.clone()),
-        (UpstreamState::NeedsAuth, _) => {
-            (BackendState::NeedsAuth, "it refuses the credentials of the node".to_owned())
-        }
+        (UpstreamState::NeedsAuth { reason }, _) => (BackendState::NeedsAuth, reason.clone()),
         (UpstreamState::Disabled, _) => (BackendState::Disabled, "switched off by configuration".to_owned()),
     }
 }

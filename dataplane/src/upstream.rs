@@ -12,6 +12,7 @@
 //!  probe, state, hints, meters: what is known and told of the backend
 //! ```
 
+mod auth;
 mod backoff;
 mod endpoint;
 mod events;
@@ -341,8 +342,8 @@ fn repeat(error: &CallError) -> CallError {
         CallError::Lost { backend, reason } => {
             CallError::Lost { backend: backend.clone(), reason: reason.clone() }
         }
-        CallError::NeedsAuth { backend, status } => {
-            CallError::NeedsAuth { backend: backend.clone(), status: *status }
+        CallError::NeedsAuth { backend, status, reason } => {
+            CallError::NeedsAuth { backend: backend.clone(), status: *status, reason: reason.clone() }
         }
         CallError::Overloaded { backend, limit } => {
             CallError::Overloaded { backend: backend.clone(), limit: *limit }

@@ -256,8 +256,9 @@ pub enum CallError {
     Lost { backend: ResourceName, reason: String },
     #[error("backend {backend} broke the protocol: {reason}")]
     Protocol { backend: ResourceName, reason: String },
-    #[error("backend {backend} refused the node's credentials (HTTP {status})")]
-    NeedsAuth { backend: ResourceName, status: u16 },
+    /// The reason is the operator's: clients hear the status.
+    #[error("backend {backend} does not let the node in: {reason}")]
+    NeedsAuth { backend: ResourceName, status: u16, reason: String },
     #[error("backend {backend} is at its limit of {limit} calls in flight")]
     Overloaded { backend: ResourceName, limit: usize },
     #[error("backend {backend} is switched off")]
@@ -289,7 +290,9 @@ impl CallError {
             CallError::Unreachable { backend, .. } => RpcError::upstream_unreachable(backend.as_str()),
             CallError::Lost { backend, .. } => RpcError::upstream_lost(backend.as_str(), true),
             CallError::Protocol { backend, .. } => RpcError::upstream_invalid(backend.as_str()),
-            CallError::NeedsAuth { backend, status } => RpcError::upstream_refused(backend.as_str(), *status),
+            CallError::NeedsAuth { backend, status, .. } => {
+                RpcError::upstream_refused(backend.as_str(), *status)
+            }
             CallError::Overloaded { backend, .. } => RpcError::upstream_overloaded(backend.as_str()),
             CallError::Disabled { backend } => RpcError::upstream_unreachable(backend.as_str()),
             CallError::SessionLost { .. } => RpcError::session_not_found(),

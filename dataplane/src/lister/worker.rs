@@ -294,7 +294,7 @@ impl Worker {
         let mut was_down = false;
         loop {
             match &*state.borrow_and_update() {
-                UpstreamState::Unavailable { .. } | UpstreamState::NeedsAuth => was_down = true,
+                UpstreamState::Unavailable { .. } | UpstreamState::NeedsAuth { .. } => was_down = true,
                 UpstreamState::Ready if std::mem::take(&mut was_down) => self.hint(ANEW),
                 _ => {}
             }

@@ -2,7 +2,8 @@
 //!
 //! Knows HTTP and nothing of sessions or eras. Bodies are read within limits,
 //! redirects are not followed (they would carry credentials elsewhere), and
-//! what a backend says in an error reaches people only as a short excerpt.
+//! what a backend says in an error reaches people only as a short excerpt,
+//! without what was shown to it.
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use mt_proto::resource::{Header, HttpTransport, ResourceName, Value};
 
 use super::{
     Secrets,
+    auth::{Auth, Credentials},
     excerpt::excerpt,
     message::Outgoing,
     meters::Meters,
@@ -38,8 +40,8 @@ use crate::{
 pub const RESULT_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// How much of an error page is read.
 const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("magictunnel/", env!("CARGO_PKG_VERSION")));
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub const AGENT: HeaderValue = HeaderValue::from_static(concat!("magictunnel/", env!("CARGO_PKG_VERSION")));
 
 pub struct Endpoint {
     pub backend: ResourceName,
@@ -48,8 +50,18 @@ pub struct Endpoint {
     client: HttpClient,
     operator: Vec<Header>,
     secrets: Secrets,
+    auth: Auth,
     /// Headers of every request, with the secrets in them.
     headers: ArcSwapOption<HeaderMap>,
+}
+
+/// Where a request goes, and what is on it: for carriers that open their own
+/// connections. Without `Debug`, because of what is in it.
+pub struct Dial {
+    pub uri: Uri,
+    /// The operator's, and what is shown to be let in.
+    pub headers: HeaderMap,
+    shown: Arc<Credentials>,
 }
 
 /// What came back.
@@ -81,17 +93,19 @@ impl Endpoint {
         shared: &Shared,
     ) -> Self {
         Self {
-            backend,
             meters,
             uri: transport.url.as_str().parse().ok(),
             client: shared.client(transport.url.scheme() == "https", transport.connect_timeout),
             operator: transport.headers.clone(),
+            auth: Auth::new(&backend, transport, secrets.clone(), shared),
+            backend,
             secrets,
             headers: ArcSwapOption::empty(),
         }
     }
 
-    /// The headers of every request: the operator's, and over them ours.
+    /// The headers of every request, without what is shown to be let in: the
+    /// operator's, and over them ours.
     pub fn headers(&self) -> Result<HeaderMap, CallError> {
         if let Some(headers) = &*self.headers.load() {
             return Ok(HeaderMap::clone(headers));
@@ -125,6 +139,23 @@ impl Endpoint {
         Ok(headers)
     }
 
+    /// Where to connect to, and what to say there. The headers name no content
+    /// and accept none: that is the carrier's to say.
+    pub async fn dial(&self) -> Result<Dial, CallError> {
+        let mut headers = self.headers()?;
+        headers.remove(ACCEPT);
+        headers.remove(CONTENT_TYPE);
+        let shown = self.credentials().await?;
+        let uri = shown.apply(self.uri()?, &mut headers);
+        Ok(Dial { uri, headers, shown })
+    }
+
+    /// After a 401 or 403: whether there is something else to show, so that it
+    /// makes sense to dial again, once.
+    pub async fn renew(&self, status: StatusCode, refused: &Dial) -> bool {
+        self.renewed(status, &refused.shown).await.is_some()
+    }
+
     /// Sends a request and waits for the head of the response. Dropping it
     /// closes the connection, unless the request was not yet sent.
     pub async fn send(
@@ -133,17 +164,101 @@ impl Endpoint {
         headers: HeaderMap,
         body: Outgoing,
     ) -> Result<Response<Incoming>, CallError> {
-        let uri = self.uri.clone().ok_or_else(|| self.unreachable("its URL cannot be dialled".to_owned()))?;
+        self.send_to(self.uri()?, method, headers, body).await
+    }
+
+    /// The same to another place of the same server, such as the one that it
+    /// names for messages.
+    pub async fn send_to(
+        &self,
+        uri: &Uri,
+        method: Method,
+        headers: HeaderMap,
+        body: Outgoing,
+    ) -> Result<Response<Incoming>, CallError> {
+        if !self.is_of_server(uri) {
+            // It would get what is shown to the backend.
+            return Err(self.protocol("names a place on another server".to_owned()));
+        }
+        if self.auth.is_none() {
+            let response = self.exchange(uri.clone(), method, headers, body).await?;
+            self.note(response.status());
+            return Ok(response);
+        }
+        let shown = self.credentials().await?;
+        let again = (method.clone(), headers.clone(), body.clone());
+        let response = self.exchange_showing(&shown, uri, method, headers, body).await?;
+        let Some(renewed) = self.renewed(response.status(), &shown).await else { return Ok(response) };
+        // Who is not let in has begun nothing, so it can be sent once more.
+        let (method, headers, body) = again;
+        let response = self.exchange_showing(&renewed, uri, method, headers, body).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.auth.refused_again();
+        }
+        Ok(response)
+    }
+
+    async fn exchange_showing(
+        &self,
+        shown: &Credentials,
+        uri: &Uri,
+        method: Method,
+        mut headers: HeaderMap,
+        body: Outgoing,
+    ) -> Result<Response<Incoming>, CallError> {
+        let uri = shown.apply(uri, &mut headers);
+        self.exchange(uri, method, headers, body).await
+    }
+
+    async fn exchange(
+        &self,
+        uri: Uri,
+        method: Method,
+        headers: HeaderMap,
+        body: Outgoing,
+    ) -> Result<Response<Incoming>, CallError> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let response = self.client.request(request).await.map_err(|error| self.send_error(&error))?;
-        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        self.client.request(request).await.map_err(|error| self.send_error(&error))
+    }
+
+    fn uri(&self) -> Result<&Uri, CallError> {
+        self.uri.as_ref().ok_or_else(|| self.unreachable("its URL cannot be dialled".to_owned()))
+    }
+
+    fn is_of_server(&self, uri: &Uri) -> bool {
+        self.uri
+            .as_ref()
+            .is_some_and(|own| own.scheme() == uri.scheme() && own.authority() == uri.authority())
+    }
+
+    async fn credentials(&self) -> Result<Arc<Credentials>, CallError> {
+        self.auth.credentials().await.map_err(|reason| CallError::NeedsAuth {
+            backend: self.backend.clone(),
+            status: StatusCode::UNAUTHORIZED.as_u16(),
+            reason,
+        })
+    }
+
+    /// Takes note of a status; what to show instead, if it was a refusal and
+    /// there is something.
+    async fn renewed(&self, status: StatusCode, shown: &Arc<Credentials>) -> Option<Arc<Credentials>> {
+        self.note(status);
+        match status {
+            // 403 is about what is allowed, not about who asks.
+            StatusCode::UNAUTHORIZED => self.auth.renew(shown).await,
+            StatusCode::FORBIDDEN => self.auth.reread(shown),
+            _ => None,
+        }
+    }
+
+    fn note(&self, status: StatusCode) {
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             // A secret may have been rotated.
             self.headers.store(None);
         }
-        Ok(response)
     }
 
     /// Reads a response as far as it is not a stream.
@@ -162,7 +277,7 @@ impl Endpoint {
             return if read.trim_ascii().is_empty() {
                 Ok(Reply::Accepted)
             } else {
-                Err(self.protocol(format!("answered neither JSON nor an event stream: {}", excerpt(&read))))
+                Err(self.protocol(format!("answered neither JSON nor an event stream: {}", self.said(&read))))
             };
         }
         if body.size_hint().lower() > RESULT_BYTES_MAX as u64 {
@@ -197,7 +312,7 @@ impl Endpoint {
     /// What a refusal means where nothing else is known about it.
     pub fn refused(&self, refusal: &Refusal) -> CallError {
         let status = refusal.status;
-        let said = excerpt(&refusal.body);
+        let said = self.said(&refusal.body);
         let reason = match &refusal.retry_after {
             Some(after) => format!("HTTP {}, retry after {}", status.as_u16(), excerpt(after.as_bytes())),
             None if said.is_empty() => format!("HTTP {}", status.as_u16()),
@@ -205,7 +320,8 @@ impl Endpoint {
         };
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                CallError::NeedsAuth { backend: self.backend.clone(), status: status.as_u16() }
+                let reason = format!("it refuses the credentials of the node (HTTP {})", status.as_u16());
+                CallError::NeedsAuth { backend: self.backend.clone(), status: status.as_u16(), reason }
             }
             // Both say that the request was not begun.
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => self.unreachable(reason),
@@ -216,12 +332,21 @@ impl Endpoint {
         }
     }
 
+    /// A few words of the backend, without what was shown to it.
+    fn said(&self, body: &[u8]) -> String {
+        if self.auth.is_none() {
+            return excerpt(body);
+        }
+        // Before it is cut: half of a secret is not found any more.
+        excerpt(self.auth.hide(String::from_utf8_lossy(body).into_owned()).as_bytes())
+    }
+
     fn send_error(&self, error: &hyper_util::client::legacy::Error) -> CallError {
         let cause = std::error::Error::source(error);
         let unsent = cause
             .and_then(|cause| cause.downcast_ref::<hyper::Error>())
             .is_some_and(hyper::Error::is_canceled);
-        let reason = cause.map_or_else(|| error.to_string(), chain);
+        let reason = reason_of(error);
         if error.is_connect() || unsent { self.unreachable(reason) } else { self.lost(reason) }
     }
 }
@@ -234,6 +359,11 @@ impl Refusal {
             _ => None,
         }
     }
+}
+
+/// Why a request was not answered.
+pub fn reason_of(error: &hyper_util::client::legacy::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), chain)
 }
 
 /// Headers that are the protocol's or the connection's.
@@ -254,14 +384,14 @@ fn is_reserved(name: &HeaderName) -> bool {
     name.as_str().starts_with("mcp-") || RESERVED.contains(&name.as_str())
 }
 
-enum Cut {
+pub enum Cut {
     TooLarge,
     Broken(hyper::Error),
 }
 
 /// Reads a body up to `max` bytes; what came in one piece is not copied.
 /// On failure, what was read until then.
-async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, (Bytes, Cut)> {
+pub async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, (Bytes, Cut)> {
     let first = match next_data(&mut body).await {
         Ok(None) => return Ok(Bytes::new()),
         Ok(Some(first)) if first.len() > max => return Err((first.slice(..max), Cut::TooLarge)),

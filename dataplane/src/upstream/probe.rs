@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn missing_credentials_leave_everything_open() {
-        let refused = CallError::NeedsAuth { backend: backend(), status: 401 };
+        let refused = CallError::NeedsAuth { backend: backend(), status: 401, reason: "no".into() };
         assert!(matches!(
             conclude(&backend(), Finding::Speaks(Said::default()), Finding::Unclear(refused)),
             Err(CallError::NeedsAuth { .. })

@@ -39,7 +39,7 @@ pub struct Shared {
     /// The node stops: processes end, streams close.
     pub shutdown: CancellationToken,
     clients: Mutex<HashMap<(bool, Duration), HttpClient>>,
-    tls: OnceLock<ClientConfig>,
+    tls: OnceLock<Arc<ClientConfig>>,
 }
 
 impl Shared {
@@ -56,6 +56,12 @@ impl Shared {
             .clone()
     }
 
+    /// How TLS is spoken to backends: to whom the authorities of this system
+    /// vouch for, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    pub fn tls(&self) -> Arc<ClientConfig> {
+        self.tls.get_or_init(|| Arc::new(tls_config(true))).clone()
+    }
+
     fn make_client(&self, tls: bool, connect_timeout: Duration) -> HttpClient {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -67,7 +73,7 @@ impl Shared {
         #[cfg(target_os = "linux")]
         tcp.set_tcp_user_timeout(Some(USER_TIMEOUT));
         // Reading the system's certificates takes a while: only for who needs them.
-        let config = if tls { self.tls.get_or_init(|| tls_config(true)).clone() } else { tls_config(false) };
+        let config = if tls { ClientConfig::clone(&self.tls()) } else { tls_config(false) };
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(config)
             .https_or_http()

@@ -65,8 +65,8 @@ pub enum UpstreamState {
     Degraded { reason: String },
     /// It cannot be reached.
     Unavailable { reason: String },
-    /// It refuses the node's credentials.
-    NeedsAuth,
+    /// It refuses the node's credentials, or the node has none to show.
+    NeedsAuth { reason: String },
     /// Switched off by configuration.
     Disabled,
 }
@@ -121,7 +121,7 @@ fn verdict(error: &CallError) -> Option<UpstreamState> {
         CallError::Timeout { limit, .. } => {
             UpstreamState::Degraded { reason: format!("did not answer within {}", seconds(*limit)) }
         }
-        CallError::NeedsAuth { .. } => UpstreamState::NeedsAuth,
+        CallError::NeedsAuth { reason, .. } => UpstreamState::NeedsAuth { reason: reason.clone() },
         _ => return None,
     })
 }
