@@ -36,6 +36,7 @@ impl Table {
 
 /// What a node has in service.
 pub struct Node {
+    tag: Arc<str>,
     pub tracker: TaskTracker,
     /// No new calls are taken: streams that would never end do.
     pub draining: CancellationToken,
@@ -52,7 +53,19 @@ impl Node {
     /// what waits for news; `stopped` ends the backends' side, when the calls
     /// that were under way are done.
     pub fn new(tracker: TaskTracker, draining: CancellationToken, stopped: CancellationToken) -> Arc<Self> {
+        let boot_id = uuid::Uuid::new_v4().to_string();
+        Self::tagged(tag_of("", &boot_id), tracker, draining, stopped)
+    }
+
+    /// As [`new`](Self::new), under the tag by which the fleet knows it.
+    pub fn tagged(
+        tag: Arc<str>,
+        tracker: TaskTracker,
+        draining: CancellationToken,
+        stopped: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            tag,
             upstream_shared: Shared::new(tracker.clone(), stopped),
             tracker,
             draining,
@@ -100,6 +113,13 @@ impl Node {
         }
     }
 
+    /// Names this process in what travels through clients (see [`tag_of`]):
+    /// what names another one belongs to another node, or to a process of this
+    /// node that is gone.
+    pub fn tag(&self) -> &Arc<str> {
+        &self.tag
+    }
+
     /// What is in service now.
     pub fn table(&self) -> Arc<Table> {
         self.table.load_full()
@@ -131,6 +151,12 @@ impl Node {
     pub fn upstream(&self, backend: &ResourceName) -> Option<Arc<Upstream>> {
         self.table.load().upstreams.get(backend).cloned()
     }
+}
+
+/// The tag of a process: 16 characters that every node derives from what the
+/// directory says of it, so that neither ids nor addresses reach clients.
+pub fn tag_of(node_id: &str, boot_id: &str) -> Arc<str> {
+    blake3::hash(format!("{node_id}/{boot_id}").as_bytes()).to_hex()[..16].into()
 }
 
 /// Reads a secret where it is needed, each time it is needed, so that a rotated

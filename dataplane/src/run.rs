@@ -41,7 +41,7 @@ use crate::{
     downstream::{self, DoorOptions},
     link::Link,
     lister::{self, Catalogs, Leases},
-    node::Node,
+    node::{self, Node},
 };
 
 /// How long processes and connections may take to end, after the calls have.
@@ -87,7 +87,9 @@ pub async fn run(
     // Also when this future is dropped: the control thread must not outlive it.
     let _stops = stop.clone().drop_guard();
     let tracker = TaskTracker::new();
-    let node = Node::new(tracker.clone(), shutdown.clone(), stop.clone());
+    let boot_id = uuid::Uuid::new_v4().to_string();
+    let tag = node::tag_of(&options.node_id, &boot_id);
+    let node = Node::tagged(tag, tracker.clone(), shutdown.clone(), stop.clone());
     let (keep, kept) = Keep::channel();
     let serving = Arc::new(AtomicBool::new(false));
     let target = Target { node: node.clone(), calls: Handle::current(), keep, serving: serving.clone() };
@@ -106,7 +108,7 @@ pub async fn run(
     };
     let link = Link {
         node: node.clone(),
-        hello: hello(&options, bound),
+        hello: hello(&options, bound, boot_id),
         connector: Connector::new("registration", options.control.clone()),
         catalogs: catalogs.clone(),
         leases,
@@ -287,10 +289,10 @@ fn door_options(options: &Options) -> DoorOptions {
     }
 }
 
-fn hello(options: &Options, bound: Bound) -> Hello {
+fn hello(options: &Options, bound: Bound, boot_id: String) -> Hello {
     Hello {
         node_id: options.node_id.clone(),
-        boot_id: uuid::Uuid::new_v4().to_string(),
+        boot_id,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         labels: options.labels.clone(),
         mcp_url: options.mcp_url(bound.mcp),
