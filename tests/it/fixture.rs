@@ -34,6 +34,24 @@ impl Mode {
     }
 }
 
+/// How a fixture is reached over the network.
+#[derive(Clone, Copy, Debug)]
+pub enum Transport {
+    Http,
+    Sse,
+    WebSocket,
+}
+
+impl Transport {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Sse => "sse",
+            Self::WebSocket => "ws",
+        }
+    }
+}
+
 /// A running fixture on a loopback port; dropping it kills it.
 #[derive(Debug)]
 pub struct Fixture {
@@ -49,8 +67,12 @@ impl Fixture {
 
     /// With more flags of `mt-fixture http`, such as `--page-size=10`.
     pub async fn start_with(mode: Mode, flags: &[&str]) -> Self {
+        Self::start_over(Transport::Http, mode, flags).await
+    }
+
+    pub async fn start_over(transport: Transport, mode: Mode, flags: &[&str]) -> Self {
         let mut process = Command::new(BINARY)
-            .args(["http", "--exit-with-stdin", mode.flag()])
+            .args([transport.word(), "--exit-with-stdin", mode.flag()])
             .args(flags)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -67,7 +89,7 @@ impl Fixture {
         Self { url: url.to_owned(), process, _stdin: stdin }
     }
 
-    /// `http://127.0.0.1:PORT/mcp`
+    /// `http://127.0.0.1:PORT/mcp`, or `/sse`, or `ws://127.0.0.1:PORT/ws`.
     pub fn url(&self) -> &str {
         &self.url
     }

@@ -32,11 +32,21 @@ pub struct Session {
     peer: OnceLock<Peer<RoleServer>>,
     watched: Mutex<HashSet<String>>,
     log_level: Mutex<LoggingLevel>,
+    /// Which session of its process it is.
+    pub number: u64,
+    /// How many calls it has counted on request.
+    pub counted: AtomicU64,
 }
 
 impl Session {
-    pub fn new() -> Self {
-        Self { peer: OnceLock::new(), watched: Mutex::default(), log_level: Mutex::new(LoggingLevel::Debug) }
+    pub fn new(number: u64) -> Self {
+        Self {
+            peer: OnceLock::new(),
+            watched: Mutex::default(),
+            log_level: Mutex::new(LoggingLevel::Debug),
+            number,
+            counted: AtomicU64::new(0),
+        }
     }
 
     pub fn watch(&self, uri: String) {

@@ -7,6 +7,7 @@ use rmcp::model::{
 };
 use serde_json::json;
 
+use crate::folder;
 use crate::server::Shared;
 use crate::tools::content::PNG;
 
@@ -36,6 +37,9 @@ pub fn templates() -> Vec<ResourceTemplate> {
         ResourceTemplate::new(format!("{TEMPLATE_PREFIX}{{id}}{TEMPLATE_SUFFIX}"), "Data by id")
             .with_description("A small JSON document about the id.")
             .with_mime_type("application/json"),
+        ResourceTemplate::new(format!("{}{{key}}", folder::URI_PREFIX), "Watched file")
+            .with_description("A file that tests write, and that says when it has changed.")
+            .with_mime_type("text/plain"),
     ]
 }
 
@@ -48,16 +52,22 @@ pub fn read(shared: &Shared, uri: &str) -> Result<ReadResourceResult, ErrorData>
             let revision = shared.watched_revision.load(Ordering::SeqCst);
             ResourceContents::text(format!("revision {revision}"), uri).with_mime_type("text/plain")
         }
+        _ if uri.starts_with(folder::URI_PREFIX) => {
+            let text = shared.folder.read(uri).ok_or_else(|| not_found(uri))?;
+            ResourceContents::text(text, uri).with_mime_type("text/plain")
+        }
         _ => {
             let id = uri.strip_prefix(TEMPLATE_PREFIX).and_then(|rest| rest.strip_suffix(TEMPLATE_SUFFIX));
-            let id = id.ok_or_else(|| {
-                ErrorData::resource_not_found(format!("no resource {uri}"), Some(json!({ "uri": uri })))
-            })?;
+            let id = id.ok_or_else(|| not_found(uri))?;
             let data = json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
             ResourceContents::text(data.to_string(), uri).with_mime_type("application/json")
         }
     };
     Ok(ReadResourceResult::new(vec![contents]))
+}
+
+fn not_found(uri: &str) -> ErrorData {
+    ErrorData::resource_not_found(format!("no resource {uri}"), Some(json!({ "uri": uri })))
 }
 
 pub fn completions(argument: &ArgumentInfo) -> Vec<String> {

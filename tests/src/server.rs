@@ -3,6 +3,7 @@
 //! module of its capability.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -20,6 +21,7 @@ use rmcp::task_manager::TaskManager;
 use rmcp::{RoleServer, ServerHandler};
 
 use crate::audience::{Audience, Session};
+use crate::folder::Folder;
 use crate::mode::Mode;
 use crate::{prompts, resources, tools};
 
@@ -33,6 +35,7 @@ const REQUEST_STATE_KEY: &[u8] = b"a key that protects nothing but test state";
 pub struct Shared {
     mode: Mode,
     page_size: Option<usize>,
+    pub unicode_names: bool,
     pub audience: Audience,
     pub tasks: TaskManager,
     pub seal: RequestStateCodec,
@@ -42,6 +45,9 @@ pub struct Shared {
     /// How often the watched resource has changed.
     pub watched_revision: AtomicU64,
     pub slow_calls: SlowCalls,
+    pub folder: Folder,
+    /// How many sessions, or requests without one, there have been.
+    sessions: AtomicU64,
 }
 
 /// Ends of `slow` calls, for tests that ask whether a cancellation arrived.
@@ -53,10 +59,11 @@ pub struct SlowCalls {
 }
 
 impl Shared {
-    pub fn new(mode: Mode, page_size: Option<usize>) -> Self {
+    pub fn new(mode: Mode, page_size: Option<usize>, unicode_names: bool, folder: Option<PathBuf>) -> Self {
         Self {
             mode,
             page_size,
+            unicode_names,
             audience: Audience::default(),
             tasks: TaskManager::new(),
             seal: RequestStateCodec::new_unchecked(REQUEST_STATE_KEY),
@@ -64,6 +71,8 @@ impl Shared {
             dynamic_prompt: AtomicBool::new(false),
             watched_revision: AtomicU64::new(0),
             slow_calls: SlowCalls::default(),
+            folder: Folder::new(folder),
+            sessions: AtomicU64::new(0),
         }
     }
 
@@ -98,7 +107,8 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, session: Arc::new(Session::new()) }
+        let number = shared.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { shared, session: Arc::new(Session::new(number)) }
     }
 }
 

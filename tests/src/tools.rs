@@ -52,7 +52,7 @@ pub fn list(shared: &Shared) -> Vec<Tool> {
     tools.extend(notices::list());
     tools.extend(questions::list());
     tools.extend(tasks::list());
-    tools.extend(probes::list());
+    tools.extend(probes::list(shared));
     tools.extend(notices::dynamic(shared));
     tools
 }
