@@ -1,5 +1,6 @@
 //! Backends that follow a script, and callers, for the tests of this folder.
 
+mod auth;
 mod cut;
 mod legacy;
 mod modern;
