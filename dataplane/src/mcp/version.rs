@@ -89,6 +89,7 @@ impl ProtocolVersion {
                 audio: false,
                 elicitation: false,
                 url_elicitation: false,
+                sampling_tools: false,
                 core_tasks: false,
                 completions_capability: false,
             },
@@ -107,9 +108,13 @@ impl ProtocolVersion {
                 elicitation: true,
                 ..V2025_03_26.traits()
             },
-            V2025_11_25 => {
-                Traits { polls_sse: true, url_elicitation: true, core_tasks: true, ..V2025_06_18.traits() }
-            }
+            V2025_11_25 => Traits {
+                polls_sse: true,
+                url_elicitation: true,
+                sampling_tools: true,
+                core_tasks: true,
+                ..V2025_06_18.traits()
+            },
             V2026_07_28 => Traits { polls_sse: false, core_tasks: false, ..V2025_11_25.traits() },
         }
     }
@@ -217,6 +222,11 @@ impl ProtocolVersion {
         self.traits().url_elicitation
     }
 
+    /// `tools` and `toolChoice` in `sampling/createMessage`.
+    pub fn has_sampling_tools(self) -> bool {
+        self.traits().sampling_tools
+    }
+
     /// Tasks as part of the core (`capabilities.tasks`), not as an extension.
     pub fn has_core_tasks(self) -> bool {
         self.traits().core_tasks
@@ -238,6 +248,7 @@ struct Traits {
     audio: bool,
     elicitation: bool,
     url_elicitation: bool,
+    sampling_tools: bool,
     core_tasks: bool,
     completions_capability: bool,
 }
@@ -288,6 +299,7 @@ mod tests {
         assert_eq!(row(ProtocolVersion::has_audio), [true, true, true, true, false]);
         assert_eq!(row(ProtocolVersion::has_elicitation), [true, true, true, false, false]);
         assert_eq!(row(ProtocolVersion::has_url_elicitation), [true, true, false, false, false]);
+        assert_eq!(row(ProtocolVersion::has_sampling_tools), [true, true, false, false, false]);
         assert_eq!(row(ProtocolVersion::has_core_tasks), [false, true, false, false, false]);
         assert_eq!(row(ProtocolVersion::has_resource_not_found_code), [false, true, true, true, true]);
     }
