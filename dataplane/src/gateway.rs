@@ -197,9 +197,10 @@ fn time_limit(table: &Table, view: &GatewayView, backend: &ResourceName, tool: &
         let applies = has_labels(&view.gateway.labels, &policy.gateways)
             && has_labels(&member.labels, &policy.backends)
             && policy.tools.as_ref().is_none_or(|tools| tools.is_match(tool));
-        match policy.rule {
-            Rule::Timeout(bound) if applies => limit = limit.min(bound),
-            Rule::Timeout(_) => {}
+        if let Rule::Timeout(bound) = &policy.rule
+            && applies
+        {
+            limit = limit.min(*bound);
         }
     }
     limit

@@ -27,7 +27,8 @@ pub use backend::{
 pub use check::is_env_name;
 pub use gateway::{Gateway, Member};
 pub use name::{InvalidName, Key, Kind, ResourceName};
-pub use policy::{Policy, Rule};
+pub use policy::{Admission, Anonymous, Authn, JwtIssuer, KeySource, Policy, Rule};
+pub use principal::{KeyHash, Principal, Principals};
 pub use problem::{Problem, closest, key_path};
 pub use secret::SecretSource;
 pub use set::{Compiled, ResourceSet};

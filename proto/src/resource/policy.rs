@@ -1,9 +1,13 @@
 //! A policy, validated.
 
+mod authn;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use globset::GlobSet;
 
+pub use self::authn::{Admission, Anonymous, Authn, JwtIssuer, KeySource};
+pub(super) use self::authn::{Prefixes, admissions};
 use super::{ResourceName, check::Checker};
 use crate::pb::resource as pb;
 
@@ -28,16 +32,24 @@ pub struct Policy {
 pub enum Rule {
     /// The longest a call may take.
     Timeout(Duration),
+    /// Who may call. What holds for one gateway is its [`Admission`].
+    Authn(Authn),
 }
 
-pub(super) fn check(checker: &mut Checker<'_>, name: &ResourceName, policy: &pb::Policy) -> Option<Policy> {
+/// `prefixes` has those of the policies before.
+pub(super) fn check<'a>(
+    checker: &mut Checker<'_>,
+    name: &ResourceName,
+    policy: &'a pb::Policy,
+    prefixes: &mut Prefixes<'a>,
+) -> Option<Policy> {
     let gateways = checker.selector("spec.gateways", policy.gateways.as_ref());
     let backends = checker.selector("spec.backends", policy.backends.as_ref());
     let tools = checker.globs_or_all("spec.tools", &policy.tools);
-    let limit = match &policy.rule {
-        Some(pb::policy::Rule::Timeout(pb::TimeoutRule { limit: Some(limit) })) => {
-            checker.duration("spec.timeout.limit", Some(limit), LIMIT_MIN..=LIMIT_MAX, LIMIT_MAX)
-        }
+    let rule = match &policy.rule {
+        Some(pb::policy::Rule::Timeout(pb::TimeoutRule { limit: Some(limit) })) => Rule::Timeout(
+            checker.duration("spec.timeout.limit", Some(limit), LIMIT_MIN..=LIMIT_MAX, LIMIT_MAX),
+        ),
         Some(pb::policy::Rule::Timeout(pb::TimeoutRule { limit: None })) => {
             checker.problem_with_hint(
                 "spec.timeout.limit",
@@ -46,14 +58,28 @@ pub(super) fn check(checker: &mut Checker<'_>, name: &ResourceName, policy: &pb:
             );
             return None;
         }
-        Some(pb::policy::Rule::Authn(_)) => {
-            checker.problem("spec.authn", "no node follows this yet");
-            return None;
+        Some(pb::policy::Rule::Authn(rule)) => {
+            if policy.backends.is_some() {
+                refuse_selector(checker, "spec.backends");
+            }
+            if !policy.tools.is_empty() {
+                refuse_selector(checker, "spec.tools");
+            }
+            Rule::Authn(authn::check(checker, rule, prefixes))
         }
         None => {
             checker.problem_with_hint("spec", "the policy has no rule", "add `timeout: {limit: 10s}`");
             return None;
         }
     };
-    Some(Policy { name: name.clone(), gateways, backends, tools, rule: Rule::Timeout(limit) })
+    Some(Policy { name: name.clone(), gateways, backends, tools, rule })
+}
+
+/// Who calls is known before what is called.
+fn refuse_selector(checker: &mut Checker<'_>, path: &str) {
+    checker.problem_with_hint(
+        path,
+        "who may call is decided for whole gateways",
+        "leave it out; `gateways` chooses",
+    );
 }

@@ -8,7 +8,7 @@ use std::{
 use prost::Message;
 
 use super::{
-    Backend, Gateway, Key, Kind, Policy, Problem, ResourceName, SecretSource, backend,
+    Admission, Backend, Gateway, Key, Kind, Policy, Principals, Problem, ResourceName, SecretSource, backend,
     check::{Checker, matches},
     gateway, policy, principal, route, secret, tool_set,
 };
@@ -31,6 +31,9 @@ pub struct Compiled {
     pub secrets: HashMap<ResourceName, SecretSource>,
     /// In the order of their names.
     pub policies: Vec<Arc<Policy>>,
+    pub principals: Principals,
+    /// Who may call each gateway.
+    pub admissions: HashMap<ResourceName, Arc<Admission>>,
 }
 
 impl ResourceSet {
@@ -109,6 +112,7 @@ impl ResourceSet {
         let mut checker = Checker::new(self);
         let mut compiled = Compiled::default();
         let mut api_keys = BTreeMap::new();
+        let mut prefixes = policy::Prefixes::new();
         for (key, resource) in &self.resources {
             let name = &key.name;
             checker.enter(Some(key.kind), name.as_str());
@@ -141,22 +145,26 @@ impl ResourceSet {
                 Spec::ToolSet(wire) => tool_set::check(&mut checker, wire),
                 Spec::Route(wire) => route::check(&mut checker, wire),
                 Spec::Policy(wire) => {
-                    let policy = policy::check(&mut checker, name, wire);
+                    let policy = policy::check(&mut checker, name, wire, &mut prefixes);
                     compiled.policies.extend(policy.map(Arc::new));
                 }
                 Spec::Secret(wire) => {
                     let source = secret::check(&mut checker, wire);
                     compiled.secrets.extend(source.map(|s| (name.clone(), s)));
                 }
-                Spec::Principal(wire) => principal::check(&mut checker, name.as_str(), wire, &mut api_keys),
+                Spec::Principal(wire) => {
+                    principal::check(&mut checker, name, wire, &mut api_keys, &mut compiled.principals);
+                }
             }
         }
+        compiled.admissions = policy::admissions(&compiled.gateways, &compiled.policies);
         let problems = checker.into_problems();
         if problems.is_empty() { Ok(compiled) } else { Err(problems) }
     }
 
     /// The part that a node with these labels serves, closed under references:
-    /// its gateways, their backends, and the secrets and policies of those.
+    /// its gateways, their backends, the secrets and policies of those, and
+    /// everybody who may call.
     ///
     /// A part of a set that compiles also compiles, and to the same gateways:
     /// a selector finds in it all that it finds in the whole.
@@ -184,14 +192,19 @@ impl ResourceSet {
             .of_kind(Kind::Policy)
             .filter(|(_, resource)| match &resource.spec {
                 Some(Spec::Policy(policy)) => {
+                    // Who may call is asked of a gateway without backends too.
+                    let authn = matches!(policy.rule, Some(pb::policy::Rule::Authn(_)));
                     self.any_matches(&keep, Kind::Gateway, policy.gateways.as_ref())
-                        && self.any_matches(&keep, Kind::Backend, policy.backends.as_ref())
+                        && (authn || self.any_matches(&keep, Kind::Backend, policy.backends.as_ref()))
                 }
                 _ => false,
             })
             .map(|(key, _)| key.clone())
             .collect();
         keep.extend(policies);
+        if !keep.is_empty() {
+            keep.extend(self.of_kind(Kind::Principal).map(|(key, _)| key.clone()));
+        }
         let kept = keep.into_iter().filter_map(|key| Some((key.clone(), Arc::clone(self.get(&key)?))));
         ResourceSet { resources: kept.collect() }
     }

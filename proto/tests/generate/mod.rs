@@ -39,7 +39,7 @@ fn value() -> impl Strategy<Value = Option<pb::Value>> {
     option::of(option::of(source).prop_map(|source| pb::Value { source }))
 }
 
-fn transport() -> impl Strategy<Value = pb::backend::Transport> {
+fn transport() -> BoxedStrategy<pb::backend::Transport> {
     let url = prop_oneof!["https?://[a-z.]{0,6}(/[a-z]{0,4})?", text()];
     let header = (text(), value()).prop_map(|(name, value)| pb::Header { name, value });
     let remote = (url, vec(header, 0..3), duration(), option::of(auth()), 0..6i32).prop_map(
@@ -71,9 +71,10 @@ fn transport() -> impl Strategy<Value = pb::backend::Transport> {
         }),
         stdio.prop_map(pb::backend::Transport::Stdio)
     ]
+    .boxed()
 }
 
-fn auth() -> impl Strategy<Value = pb::BackendAuth> {
+fn auth() -> BoxedStrategy<pb::BackendAuth> {
     let credentials = (text(), text(), value(), vec(text(), 0..2)).prop_map(
         |(token_url, client_id, client_secret, scopes)| pb::ClientCredentials {
             token_url,
@@ -91,24 +92,37 @@ fn auth() -> impl Strategy<Value = pb::BackendAuth> {
             .prop_map(|(name, value)| pb::backend_auth::Method::Query(pb::QueryParameter { name, value })),
         credentials.prop_map(pb::backend_auth::Method::ClientCredentials),
     ];
-    option::of(method).prop_map(|method| pb::BackendAuth { method })
+    option::of(method).prop_map(|method| pb::BackendAuth { method }).boxed()
 }
 
-fn member() -> impl Strategy<Value = pb::Member> {
+fn issuer() -> BoxedStrategy<pb::JwtIssuer> {
+    let url = || prop_oneof!["https://[a-z]{1,3}", text()];
+    let keys = option::of(prop_oneof![
+        url().prop_map(pb::jwt_issuer::Keys::JwksUrl),
+        text().prop_map(pb::jwt_issuer::Keys::JwksFile)
+    ]);
+    (url(), vec(text(), 0..3), keys, text(), text(), text())
+        .prop_map(|(issuer, audiences, keys, principal_claim, groups_claim, principal_prefix)| {
+            pb::JwtIssuer { issuer, audiences, keys, principal_claim, groups_claim, principal_prefix }
+        })
+        .boxed()
+}
+
+fn member() -> BoxedStrategy<pb::Member> {
     let source = prop_oneof![
         name().prop_map(pb::member::Source::Backend),
         selector().prop_map(pb::member::Source::Backends),
         name().prop_map(pb::member::Source::ToolSet),
     ];
-    (option::of(source), vec(text(), 0..3), vec(text(), 0..3), labels(), text()).prop_map(
-        |(source, include, exclude, rename, tool_name)| pb::Member {
+    (option::of(source), vec(text(), 0..3), vec(text(), 0..3), labels(), text())
+        .prop_map(|(source, include, exclude, rename, tool_name)| pb::Member {
             source,
             include,
             exclude,
             rename,
             tool_name,
-        },
-    )
+        })
+        .boxed()
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
@@ -147,7 +161,11 @@ fn spec() -> impl Strategy<Value = Spec> {
             Spec::Route(pb::Route { gateways, tools, backends, disabled, ..Default::default() })
         },
     );
-    let rule = option::of(duration().prop_map(|limit| pb::policy::Rule::Timeout(pb::TimeoutRule { limit })));
+    let rule = option::of(prop_oneof![
+        duration().prop_map(|limit| pb::policy::Rule::Timeout(pb::TimeoutRule { limit })),
+        (vec(issuer(), 0..3), 0..5i32)
+            .prop_map(|(jwt, anonymous)| pb::policy::Rule::Authn(pb::AuthnRule { jwt, anonymous })),
+    ]);
     let policy = (option::of(selector()), option::of(selector()), vec(text(), 0..3), rule).prop_map(
         |(gateways, backends, tools, rule)| Spec::Policy(pb::Policy { gateways, backends, tools, rule }),
     );
@@ -159,7 +177,16 @@ fn spec() -> impl Strategy<Value = Spec> {
             Spec::Principal(pb::Principal { groups, api_key_sha256, ..Default::default() })
         },
     );
-    prop_oneof![gateway, backend, tool_set, route, policy, secret, principal]
+    // Boxed, like the larger parts: as one type they would not fit on the stack of a test.
+    proptest::strategy::Union::new([
+        gateway.boxed(),
+        backend.boxed(),
+        tool_set.boxed(),
+        route.boxed(),
+        policy.boxed(),
+        secret.boxed(),
+        principal.boxed(),
+    ])
 }
 
 /// Whatever the wire can carry.
