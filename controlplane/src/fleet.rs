@@ -13,7 +13,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mt_proto::pb::node::{BackendStatus, Hello, Status};
+use mt_proto::pb::{
+    discovery::{NodeDirectory, NodeEntry},
+    node::{BackendStatus, Hello, Status},
+};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, watch},
@@ -52,6 +55,7 @@ struct Shared {
     table: Mutex<Table>,
     /// Who lists what may have to change.
     stirred: Notify,
+    directory: watch::Sender<NodeDirectory>,
 }
 
 #[derive(Default)]
@@ -151,6 +155,12 @@ impl Fleet {
         self.shared.table.lock().nodes.values().map(Record::show).collect()
     }
 
+    /// The nodes that others can reach, as they come and go. A node stays in it
+    /// for its lease: the others find out sooner whether it answers.
+    pub fn directory(&self) -> watch::Receiver<NodeDirectory> {
+        self.shared.directory.subscribe()
+    }
+
     /// The id of the node that lists a backend.
     pub fn lister(&self, backend: &str) -> Option<String> {
         self.shared.table.lock().listers.get(backend).cloned()
@@ -176,9 +186,15 @@ impl Fleet {
         let eligible: Vec<_> = {
             let mut table = self.shared.table.lock();
             table.nodes.retain(|_, record| record.is_live() || now - record.heard < FORGET_AFTER);
-            let eligible = table.nodes.iter().filter(|(_, record)| record.may_list(now));
+            let eligible = table.nodes.iter().filter(|(_, record)| record.is_registered(now));
             eligible.map(|(node_id, record)| (node_id.clone(), record.info.hello.labels.clone())).collect()
         };
+        self.shared.directory.send_if_modified(|told| {
+            let now = self.shared.table.lock().directory(now);
+            let changed = *told != now;
+            *told = now;
+            changed
+        });
         // Finding out what labels serve may take a while, so nobody waits for it.
         // Who comes meanwhile is looked at next.
         let candidates: Vec<_> = eligible
@@ -220,6 +236,20 @@ impl Table {
     fn next_epoch(&mut self) -> u64 {
         self.epochs += 1;
         self.epochs
+    }
+
+    /// In the order of the nodes' ids.
+    fn directory(&self, now: Instant) -> NodeDirectory {
+        let reachable = self.nodes.values().filter(|record| record.is_registered(now));
+        let reachable =
+            reachable.map(|record| &record.info.hello).filter(|hello| !hello.relay_url.is_empty());
+        let nodes = reachable.map(|hello| NodeEntry {
+            node_id: hello.node_id.clone(),
+            boot_id: hello.boot_id.clone(),
+            relay_url: hello.relay_url.clone(),
+            labels: hello.labels.clone(),
+        });
+        NodeDirectory { nodes: nodes.collect() }
     }
 
     /// The record of a node, new if need be; none if there is no room.
@@ -266,7 +296,7 @@ impl Record {
     }
 
     /// Registered, and not silent for longer than its lease.
-    fn may_list(&self, now: Instant) -> bool {
+    fn is_registered(&self, now: Instant) -> bool {
         self.registered && (self.attached.is_some() || now - self.heard < LEASE)
     }
 

@@ -27,6 +27,7 @@ use crate::{
     catalog::Catalogs,
     discovery::{View, server::Ads},
     fleet::Fleet,
+    keyring::Keys,
     publisher::Published,
     registry::Registry,
 };
@@ -59,6 +60,7 @@ pub struct Grpc {
     pub catalogs: Catalogs,
     pub published: watch::Receiver<Arc<Published>>,
     pub facts: watch::Receiver<Arc<View>>,
+    pub keys: Keys,
 }
 
 /// Why the door could not be opened.
@@ -83,7 +85,7 @@ impl Grpc {
             Ads::new(self.published.clone(), self.facts, self.fleet.clone(), tasks.clone(), shutdown.clone());
         let node = node::Service::new(self.fleet.clone(), self.catalogs, tasks.clone(), shutdown.clone());
         let config = config::Service::new(self.registry.clone(), shutdown.clone());
-        let fleet = fleet::Service::new(self.fleet, self.published);
+        let fleet = fleet::Service::new(self.fleet, self.published, self.keys);
 
         let (health, health_service) = tonic_health::server::health_reporter();
         for service in SERVICES {

@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use mt_proto::pb::discovery::KeyRing;
+use mt_proto::pb::discovery::{KeyRing, NodeDirectory};
 use serde::Serialize;
 use tokio::{
     net::TcpListener,
@@ -39,8 +39,10 @@ use tracing::info;
 pub use self::config::Options;
 use self::{
     catalog::Catalogs,
+    discovery::View,
     fleet::Fleet,
     grpc::Grpc,
+    keyring::Keys,
     publisher::Publisher,
     registry::Registry,
     store::{
@@ -51,6 +53,8 @@ use self::{
 
 /// How long open calls and streams have to end after shutdown.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nodes that come or go together are told together.
+const FACTS_QUIET: Duration = Duration::from_millis(100);
 /// The store's folder in the data directory.
 const STORE_DIR: &str = "store";
 
@@ -106,7 +110,9 @@ pub async fn run(
     let bound =
         Bound { grpc: local(&grpc_listener, options.listen)?, http: local(&http_listener, options.http)? };
 
-    let (facts_sender, facts) = watch::channel(Arc::new(keyring::facts(keys)));
+    let keys = Keys::new(options.data_dir.clone(), keys);
+    let (facts_sender, facts) =
+        watch::channel(Arc::new(keyring::facts(keys.watch().borrow().clone(), NodeDirectory::default())));
     let publisher = Publisher::start(store.clone()).await?;
     let published = publisher.published();
     let fleet = Fleet::default();
@@ -117,6 +123,7 @@ pub async fn run(
         catalogs: catalogs.clone(),
         published: published.clone(),
         facts,
+        keys: keys.clone(),
     };
 
     // A part that fails stops the others, and they have a while to end.
@@ -137,6 +144,16 @@ pub async fn run(
         publisher.run(token).await;
         Ok("publisher")
     });
+    let told = tell_facts(keys.watch(), fleet.directory(), facts_sender, stop.clone());
+    parts.spawn(async move {
+        told.await;
+        Ok("facts")
+    });
+    let token = stop.clone();
+    parts.spawn(async move {
+        keys.run(token).await;
+        Ok("keys")
+    });
     let token = stop.clone();
     parts.spawn(async move {
         fleet.run(published, token).await;
@@ -152,9 +169,27 @@ pub async fn run(
     // Nobody may be waiting.
     _ = ready.send(bound);
     let end = supervise(&mut parts, &shutdown, &stop).await;
-    drop(facts_sender);
     engine.close().await;
     end
+}
+
+/// Makes facts of what changes, when a burst of changes is over.
+async fn tell_facts(
+    mut keys: watch::Receiver<KeyRing>,
+    mut nodes: watch::Receiver<NodeDirectory>,
+    facts: watch::Sender<Arc<View>>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            Ok(()) = keys.changed() => {}
+            Ok(()) = nodes.changed() => {}
+        }
+        tokio::time::sleep(FACTS_QUIET).await;
+        let now = keyring::facts(keys.borrow_and_update().clone(), nodes.borrow_and_update().clone());
+        facts.send_replace(Arc::new(now));
+    }
 }
 
 /// Waits for the first part to end, or for shutdown, and then for the rest.

@@ -20,6 +20,8 @@ pub const TYPE_FACT: &str = "type.googleapis.com/magictunnel.discovery.v1.FleetF
 pub const MARKER: &str = "marker";
 /// The name of the fact that holds the sealing keys.
 pub const KEY_RING: &str = "key-ring";
+/// The name of the fact that says which nodes there are.
+pub const NODES: &str = "nodes";
 /// Subscribes to everything of a type.
 pub const WILDCARD: &str = "*";
 

@@ -343,7 +343,7 @@ impl World {
 }
 
 fn facts(id: u32) -> Arc<Published> {
-    let keys = vec![SealingKey { id, key: vec![0; 32].into() }];
+    let keys = vec![SealingKey { id, key: vec![0; 32].into(), ..Default::default() }];
     let fact = FleetFact { fact: Some(Fact::KeyRing(KeyRing { keys })) };
     let item = ViewItem::new(fact.encode_to_vec().into());
     Arc::new(Published::plain([(KEY_RING.into(), item)].into()))

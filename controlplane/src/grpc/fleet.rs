@@ -1,31 +1,38 @@
-//! FleetService: shows the nodes and the backends. Changes nothing.
+//! FleetService: shows the nodes and the backends. Changes nothing but the keys
+//! of the fleet.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mt_proto::{
     pb::control::{
         FleetBackend, ListBackendsRequest, ListBackendsResponse, ListNodesRequest, ListNodesResponse,
-        NodeStatus, fleet_service_server::FleetService,
+        NodeStatus, RotateKeysRequest, RotateKeysResponse, fleet_service_server::FleetService,
     },
     resource::Kind,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
+use tracing::error;
 
 use crate::{
     fleet::{Fleet, NodeInfo},
+    keyring::{self, Keys},
     publisher::Published,
 };
+
+/// The longest that nodes may be given to take a new key.
+const SETTLE_MAX: Duration = Duration::from_secs(3600);
 
 /// The service.
 pub struct Service {
     fleet: Fleet,
     published: watch::Receiver<Arc<Published>>,
+    keys: Keys,
 }
 
 impl Service {
-    pub fn new(fleet: Fleet, published: watch::Receiver<Arc<Published>>) -> Self {
-        Self { fleet, published }
+    pub fn new(fleet: Fleet, published: watch::Receiver<Arc<Published>>, keys: Keys) -> Self {
+        Self { fleet, published, keys }
     }
 }
 
@@ -41,6 +48,29 @@ impl FleetService for Service {
             generation: stamp.generation,
             catalog_revision: stamp.catalog_revision,
         }))
+    }
+
+    async fn rotate_keys(
+        &self,
+        request: Request<RotateKeysRequest>,
+    ) -> Result<Response<RotateKeysResponse>, Status> {
+        let settle = match request.into_inner().settle_ms {
+            0 => keyring::SETTLE,
+            told => Duration::from_millis(told.into()).min(SETTLE_MAX),
+        };
+        match self.keys.rotate(settle).await {
+            Ok((key_id, keys)) => {
+                let keys = u32::try_from(keys).unwrap_or(u32::MAX);
+                Ok(Response::new(RotateKeysResponse { key_id, keys }))
+            }
+            Err(error @ (keyring::Error::UnderWay | keyring::Error::TooMany)) => {
+                Err(Status::failed_precondition(error.to_string()))
+            }
+            Err(error) => {
+                error!(error = %error, "the keys cannot be changed");
+                Err(Status::internal("the keys cannot be changed, the log of the control plane says why"))
+            }
+        }
     }
 
     async fn list_backends(

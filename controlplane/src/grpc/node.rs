@@ -198,7 +198,7 @@ fn check(hello: &Hello) -> Result<(), Status> {
     if hello.node_id.is_empty() || hello.node_id.len() > NODE_ID_BYTES_MAX {
         return Err(status::argument("hello.node_id", format!("must have 1 to {NODE_ID_BYTES_MAX} bytes")));
     }
-    let texts = [&hello.boot_id, &hello.version, &hello.mcp_url, &hello.admin_url];
+    let texts = [&hello.boot_id, &hello.version, &hello.mcp_url, &hello.admin_url, &hello.relay_url];
     let labels = hello.labels.iter().flat_map(|(key, value)| [key, value]);
     if hello.labels.len() > LABELS_MAX
         || texts.into_iter().chain(labels).any(|text| text.len() > TEXT_BYTES_MAX)

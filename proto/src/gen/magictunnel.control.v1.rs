@@ -1222,6 +1222,23 @@ pub struct FleetBackend {
         super::super::node::v1::BackendStatus,
     >,
 }
+/// A new key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateKeysRequest {
+    /// How long nodes may take to have it before it seals, in milliseconds. 0: 10 s.
+    #[prost(uint32, tag = "1")]
+    pub settle_ms: u32,
+}
+/// The key is made, and every node that is connected is being told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateKeysResponse {
+    /// Its id.
+    #[prost(uint32, tag = "1")]
+    pub key_id: u32,
+    /// How many keys open now.
+    #[prost(uint32, tag = "2")]
+    pub keys: u32,
+}
 /// Generated client implementations.
 pub mod fleet_service_client {
     #![allow(
@@ -1371,6 +1388,34 @@ pub mod fleet_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Makes a new key of the fleet. It opens at once and seals when all nodes
+        /// have it; what was sealed before stays good for as long as it was meant to be.
+        pub async fn rotate_keys(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RotateKeysRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateKeysResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/magictunnel.control.v1.FleetService/RotateKeys",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("magictunnel.control.v1.FleetService", "RotateKeys"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1400,6 +1445,15 @@ pub mod fleet_service_server {
             request: tonic::Request<super::ListBackendsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListBackendsResponse>,
+            tonic::Status,
+        >;
+        /// Makes a new key of the fleet. It opens at once and seals when all nodes
+        /// have it; what was sealed before stays good for as long as it was meant to be.
+        async fn rotate_keys(
+            &self,
+            request: tonic::Request<super::RotateKeysRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateKeysResponse>,
             tonic::Status,
         >;
     }
@@ -1555,6 +1609,51 @@ pub mod fleet_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListBackendsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/magictunnel.control.v1.FleetService/RotateKeys" => {
+                    #[allow(non_camel_case_types)]
+                    struct RotateKeysSvc<T: FleetService>(pub Arc<T>);
+                    impl<
+                        T: FleetService,
+                    > tonic::server::UnaryService<super::RotateKeysRequest>
+                    for RotateKeysSvc<T> {
+                        type Response = super::RotateKeysResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RotateKeysRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FleetService>::rotate_keys(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RotateKeysSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

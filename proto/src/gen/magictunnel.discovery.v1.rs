@@ -157,4 +157,7 @@ pub struct SealingKey {
     /// 32 bytes. Never logged, never in a dump.
     #[prost(bytes = "bytes", tag = "2")]
     pub key: ::prost::bytes::Bytes,
+    /// Since when it seals, in seconds since 1970. 0: it does not yet, or is as old as the fleet.
+    #[prost(uint64, tag = "3")]
+    pub first_seconds: u64,
 }

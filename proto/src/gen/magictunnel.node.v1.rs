@@ -516,3 +516,691 @@ pub mod node_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// One HTTP request of a client.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RelayRequest {
+    /// Sealed with the fleet's key ring: sender, receiver, time, and the hash of the rest.
+    #[prost(string, tag = "1")]
+    pub credential: ::prost::alloc::string::String,
+    /// An encoded RelayHead.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub head: ::prost::bytes::Bytes,
+    /// The body, as it came.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub body: ::prost::bytes::Bytes,
+}
+/// Everything of a request but its body.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RelayHead {
+    /// GET, POST or DELETE.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// The path, which names the gateway.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// Those headers that say something in MCP.
+    #[prost(message, repeated, tag = "3")]
+    pub headers: ::prost::alloc::vec::Vec<RelayHeader>,
+    /// Who calls, as the first node has found out.
+    #[prost(string, tag = "4")]
+    pub principal: ::prost::alloc::string::String,
+    /// For rules.
+    #[prost(string, repeated, tag = "5")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// By what the caller has shown who it is.
+    #[prost(enumeration = "RelayShown", tag = "6")]
+    pub shown: i32,
+    /// The receiver is asked because the node that opened the session cannot be reached.
+    #[prost(bool, tag = "7")]
+    pub take_up: bool,
+}
+/// One header.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RelayHeader {
+    /// In lower case.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its value.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
+}
+/// A part of the response. First a head (or why there is none), then chunks, then the end.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RelayResponse {
+    /// Which it is.
+    #[prost(oneof = "relay_response::Part", tags = "1, 2, 3, 4, 5")]
+    pub part: ::core::option::Option<relay_response::Part>,
+}
+/// Nested message and enum types in `RelayResponse`.
+pub mod relay_response {
+    /// Which it is.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Part {
+        /// Status and headers.
+        #[prost(message, tag = "1")]
+        Head(super::RelayResponseHead),
+        /// Bytes of the body.
+        #[prost(bytes, tag = "2")]
+        Chunk(::prost::bytes::Bytes),
+        /// Nothing follows. Without it, something was lost.
+        #[prost(message, tag = "3")]
+        End(super::RelayEnd),
+        /// Nothing was begun: another node owns it.
+        #[prost(message, tag = "4")]
+        Moved(super::RelayMoved),
+        /// Nothing was begun, and nothing will be: the node is about to stop.
+        #[prost(message, tag = "5")]
+        Draining(super::RelayEnd),
+    }
+}
+/// Status and headers of a response.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RelayResponseHead {
+    /// The HTTP status.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// The headers.
+    #[prost(message, repeated, tag = "2")]
+    pub headers: ::prost::alloc::vec::Vec<RelayHeader>,
+}
+/// Another node owns what a request is about.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RelayMoved {
+    /// The tag of that node.
+    #[prost(string, tag = "1")]
+    pub owner: ::prost::alloc::string::String,
+}
+/// Nothing more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RelayEnd {}
+/// What must outlive the node that owns a legacy session.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SessionRecord {
+    /// The session's id, which is only ever in sealed tokens.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// How often the session has changed its owner.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Counts the changes by one owner.
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+    /// The tag of the owner.
+    #[prost(string, tag = "4")]
+    pub owner: ::prost::alloc::string::String,
+    /// It is over, and stays so.
+    #[prost(bool, tag = "5")]
+    pub ended: bool,
+    /// When its token is no longer good, in seconds since 1970.
+    #[prost(uint64, tag = "6")]
+    pub expires_seconds: u64,
+    /// What backends hold for it.
+    #[prost(message, repeated, tag = "7")]
+    pub upstream: ::prost::alloc::vec::Vec<UpstreamSession>,
+    /// The level of `logging/setLevel`, as JSON; empty: none was set.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub log_level: ::prost::bytes::Bytes,
+    /// The URIs that are subscribed to, as the client knows them.
+    #[prost(string, repeated, tag = "9")]
+    pub subscriptions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What one backend holds for a session.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpstreamSession {
+    /// The name of the Backend.
+    #[prost(string, tag = "1")]
+    pub backend: ::prost::alloc::string::String,
+    /// Its session id. Empty: what it holds cannot be found again from another node.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub session_id: ::prost::bytes::Bytes,
+    /// The revision that was negotiated.
+    #[prost(string, tag = "3")]
+    pub protocol_version: ::prost::alloc::string::String,
+}
+/// A copy of a record.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutRecordRequest {
+    /// Sealed, as in RelayRequest.
+    #[prost(string, tag = "1")]
+    pub credential: ::prost::alloc::string::String,
+    /// An encoded SessionRecord.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub record: ::prost::bytes::Bytes,
+}
+/// What the receiver has now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutRecordResponse {
+    /// The owner in the newest record that the receiver knows of.
+    #[prost(string, tag = "1")]
+    pub owner: ::prost::alloc::string::String,
+    /// Its epoch.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// The session is over.
+    #[prost(bool, tag = "3")]
+    pub ended: bool,
+}
+/// Which session.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRecordRequest {
+    /// Sealed, as in RelayRequest.
+    #[prost(string, tag = "1")]
+    pub credential: ::prost::alloc::string::String,
+    /// The session's id.
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+}
+/// What the receiver knows.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetRecordResponse {
+    /// Unset: nothing.
+    #[prost(message, optional, tag = "1")]
+    pub record: ::core::option::Option<SessionRecord>,
+    /// The receiver serves the session at this moment.
+    #[prost(bool, tag = "2")]
+    pub serving: bool,
+}
+/// By what a caller has shown who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RelayShown {
+    /// Nothing.
+    Unspecified = 0,
+    /// An API key.
+    ApiKey = 1,
+    /// A JWT.
+    Jwt = 2,
+}
+impl RelayShown {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RELAY_SHOWN_UNSPECIFIED",
+            Self::ApiKey => "RELAY_SHOWN_API_KEY",
+            Self::Jwt => "RELAY_SHOWN_JWT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RELAY_SHOWN_UNSPECIFIED" => Some(Self::Unspecified),
+            "RELAY_SHOWN_API_KEY" => Some(Self::ApiKey),
+            "RELAY_SHOWN_JWT" => Some(Self::Jwt),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod relay_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Served by every node to the others. Each message carries a credential that
+    /// only a node of the same fleet can make, for this message and this receiver.
+    #[derive(Debug, Clone)]
+    pub struct RelayServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RelayServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RelayServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RelayServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RelayServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Has a client's request served by the node that owns what it is about. The
+        /// request is not relayed any further.
+        pub async fn relay(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RelayRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RelayResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/magictunnel.node.v1.RelayService/Relay",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("magictunnel.node.v1.RelayService", "Relay"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Keeps a copy of a session's record.
+        pub async fn put_record(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PutRecordRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PutRecordResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/magictunnel.node.v1.RelayService/PutRecord",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("magictunnel.node.v1.RelayService", "PutRecord"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Asks for what is known of a session, by a node that is about to take it up.
+        pub async fn get_record(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRecordRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRecordResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/magictunnel.node.v1.RelayService/GetRecord",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("magictunnel.node.v1.RelayService", "GetRecord"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod relay_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RelayServiceServer.
+    #[async_trait]
+    pub trait RelayService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Relay method.
+        type RelayStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RelayResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Has a client's request served by the node that owns what it is about. The
+        /// request is not relayed any further.
+        async fn relay(
+            &self,
+            request: tonic::Request<super::RelayRequest>,
+        ) -> std::result::Result<tonic::Response<Self::RelayStream>, tonic::Status>;
+        /// Keeps a copy of a session's record.
+        async fn put_record(
+            &self,
+            request: tonic::Request<super::PutRecordRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PutRecordResponse>,
+            tonic::Status,
+        >;
+        /// Asks for what is known of a session, by a node that is about to take it up.
+        async fn get_record(
+            &self,
+            request: tonic::Request<super::GetRecordRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRecordResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Served by every node to the others. Each message carries a credential that
+    /// only a node of the same fleet can make, for this message and this receiver.
+    #[derive(Debug)]
+    pub struct RelayServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RelayServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RelayServiceServer<T>
+    where
+        T: RelayService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/magictunnel.node.v1.RelayService/Relay" => {
+                    #[allow(non_camel_case_types)]
+                    struct RelaySvc<T: RelayService>(pub Arc<T>);
+                    impl<
+                        T: RelayService,
+                    > tonic::server::ServerStreamingService<super::RelayRequest>
+                    for RelaySvc<T> {
+                        type Response = super::RelayResponse;
+                        type ResponseStream = T::RelayStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RelayRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RelayService>::relay(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RelaySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/magictunnel.node.v1.RelayService/PutRecord" => {
+                    #[allow(non_camel_case_types)]
+                    struct PutRecordSvc<T: RelayService>(pub Arc<T>);
+                    impl<
+                        T: RelayService,
+                    > tonic::server::UnaryService<super::PutRecordRequest>
+                    for PutRecordSvc<T> {
+                        type Response = super::PutRecordResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PutRecordRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RelayService>::put_record(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PutRecordSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/magictunnel.node.v1.RelayService/GetRecord" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetRecordSvc<T: RelayService>(pub Arc<T>);
+                    impl<
+                        T: RelayService,
+                    > tonic::server::UnaryService<super::GetRecordRequest>
+                    for GetRecordSvc<T> {
+                        type Response = super::GetRecordResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRecordRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RelayService>::get_record(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetRecordSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RelayServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "magictunnel.node.v1.RelayService";
+    impl<T> tonic::server::NamedService for RelayServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
