@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{BoxStream, Stream};
+use futures_util::stream::{BoxStream, Stream, StreamExt as _};
 use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -35,6 +35,14 @@ impl Body {
 
     pub fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Body::Stream(Box::pin(stream))
+    }
+
+    /// A stream that ends at the latest when the future does.
+    pub fn until(self, end: impl Future<Output = ()> + Send + 'static) -> Self {
+        match self {
+            Body::Stream(stream) => Body::stream(stream.take_until(end)),
+            whole @ Body::Full(_) => whole,
+        }
     }
 }
 
