@@ -8,12 +8,17 @@
 //! ```text
 //!  call ─► switched off? full? era? ─┬─ http   endpoint ─┬─ legacy   session, follow, events
 //!                                    │                   └─ modern
-//!                                    └─ stdio ── process, pipe, pump; who shares one: sharing
+//!                                    └─ pipes ── pipe ── carrier ─┬─ stdio      process, pump
+//!                                       who shares one: sharing   ├─ sse        connection
+//!                                       who follows what:         └─ websocket
+//!                                       subscriptions
 //!  probe, state, hints, meters: what is known and told of the backend
 //! ```
 
 mod auth;
 mod backoff;
+mod carrier;
+mod connection;
 mod endpoint;
 mod events;
 mod excerpt;
@@ -27,6 +32,7 @@ mod meters;
 mod modern;
 mod pending;
 mod pipe;
+mod pipes;
 mod probe;
 mod process;
 mod pump;
@@ -35,9 +41,12 @@ mod session;
 mod shared;
 mod sharing;
 mod single;
+mod sse;
 mod state;
 mod stdio;
 mod stream;
+mod subscriptions;
+mod websocket;
 
 use std::{
     sync::{
@@ -59,11 +68,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    carrier::Carrier,
+    endpoint::Endpoint,
     hints::Hints,
     http::Http,
     meters::Meters,
+    pipes::Pipes,
+    sse::Sse,
     state::{StateKeeper, era_name},
     stdio::Stdio,
+    websocket::WebSocket,
 };
 pub use self::{
     shared::Shared,
@@ -97,7 +111,7 @@ pub struct Upstream {
 
 enum Leg {
     Http(Box<Http>),
-    Stdio(Arc<Stdio>),
+    Pipes(Arc<Pipes>),
 }
 
 /// Subscriptions to one backend at a time.
@@ -114,12 +128,23 @@ impl Upstream {
     pub fn new(config: Arc<Backend>, secrets: Secrets, shared: Arc<Shared>) -> Arc<Self> {
         let meters = Arc::new(Meters::new(config.name.as_str()));
         let hints = Arc::new(Hints::default());
+        let pipes = |carrier| Leg::Pipes(Pipes::new(&config, carrier, &meters, &hints, &shared));
+        let endpoint = |transport, secrets| {
+            Endpoint::new(config.name.clone(), transport, secrets, Arc::clone(&meters), &shared)
+        };
         let leg = match &config.transport {
-            Transport::Http(transport) | Transport::Sse(transport) | Transport::WebSocket(transport) => {
+            Transport::Http(transport) => {
                 Leg::Http(Box::new(Http::new(&config, transport, secrets, &meters, &hints, &shared)))
             }
+            Transport::Sse(transport) => {
+                pipes(Carrier::sse(Sse::new(endpoint(transport, secrets), transport), transport))
+            }
+            Transport::WebSocket(transport) => {
+                let reached = endpoint(&websocket::over_http(transport), secrets);
+                pipes(Carrier::websocket(WebSocket::new(reached), transport))
+            }
             Transport::Stdio(transport) => {
-                Leg::Stdio(Stdio::new(&config, transport, secrets, &meters, &hints, &shared))
+                pipes(Carrier::Process(Stdio::new(config.name.clone(), transport, secrets)))
             }
         };
         let upstream = Self {
@@ -134,7 +159,7 @@ impl Upstream {
             over: shared.shutdown.child_token(),
             config,
         };
-        if let Some(eras) = Eras::pinned(&upstream.config.protocol) {
+        if let Some(eras) = Eras::fixed(&upstream.config) {
             upstream.set_eras(eras);
         }
         Arc::new(upstream)
@@ -184,8 +209,8 @@ impl Upstream {
         let era = call.client.version.era();
         let time = call.deadline.saturating_duration_since(Instant::now());
         let timed_out = || CallError::Timeout { backend: self.config.name.clone(), limit: time };
-        if matches!((&self.leg, era), (Leg::Stdio(_), Era::Modern)) && self.eras().is_none() {
-            // A legacy process could take a modern request for one of its own.
+        if matches!((&self.leg, era), (Leg::Pipes(_), Era::Modern)) && self.eras().is_none() {
+            // A legacy server could take a modern request for one of its own.
             timeout_at(call.deadline, Box::pin(self.learn())).await.map_err(|_| timed_out())??;
         }
         self.expect_era(era)?;
@@ -212,7 +237,7 @@ impl Upstream {
                     outcome
                 }
             },
-            (Leg::Stdio(stdio), _) => stdio.call(call, caller).await,
+            (Leg::Pipes(pipes), _) => pipes.call(call, caller).await,
         }
     }
 
@@ -220,7 +245,7 @@ impl Upstream {
     pub async fn notify(&self, client: &Arc<Client>, message: Bytes) {
         match &self.leg {
             Leg::Http(http) => http.legacy.notify(client, message).await,
-            Leg::Stdio(stdio) => stdio.notify(client, message),
+            Leg::Pipes(pipes) => pipes.notify(client, message),
         }
     }
 
@@ -228,7 +253,7 @@ impl Upstream {
     pub async fn end_scope(&self, scope: &Scope) {
         match &self.leg {
             Leg::Http(http) => http.legacy.end(scope),
-            Leg::Stdio(stdio) => stdio.end(scope),
+            Leg::Pipes(pipes) => pipes.end(scope),
         }
     }
 
@@ -246,10 +271,10 @@ impl Upstream {
     }
 
     async fn probe_now(&self) -> Result<ServerFacts, CallError> {
-        let wanted = Eras::pinned(&self.config.protocol).unwrap_or(Eras { legacy: true, modern: true });
+        let wanted = Eras::fixed(&self.config).unwrap_or(Eras { legacy: true, modern: true });
         let outcome = match &self.leg {
             Leg::Http(http) => http.probe(wanted).await,
-            Leg::Stdio(stdio) => Box::pin(stdio.probe(wanted)).await,
+            Leg::Pipes(pipes) => Box::pin(pipes.probe(wanted)).await,
         };
         match &outcome {
             Ok(facts) => {
@@ -279,7 +304,7 @@ impl Upstream {
     /// Takes over what somebody else has found out.
     pub fn set_facts(&self, facts: &ServerFacts) {
         if let Some(eras) = Eras::of(facts)
-            && Eras::pinned(&self.config.protocol).is_none()
+            && Eras::fixed(&self.config).is_none()
         {
             self.set_eras(eras);
         }
@@ -321,7 +346,7 @@ impl Upstream {
         self.over.cancel();
         match &self.leg {
             Leg::Http(http) => http.legacy.end_all(),
-            Leg::Stdio(stdio) => stdio.end_all(),
+            Leg::Pipes(pipes) => pipes.end_all(),
         }
     }
 

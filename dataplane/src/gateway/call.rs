@@ -225,6 +225,11 @@ impl Caller {
         answer.await.map_err(|_| Gone)
     }
 
+    /// Whether both reach the same door.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.to_client.same_channel(&other.to_client)
+    }
+
     /// Whether nobody reads what is sent.
     pub fn is_gone(&self) -> bool {
         self.to_client.is_closed()

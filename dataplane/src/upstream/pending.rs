@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::pipe::Failure;
 use crate::mcp::{
     envelope::{Notification, Outcome, Request},
     id::{IdCounter, RawId},
@@ -39,7 +40,7 @@ struct Table {
 #[derive(Debug)]
 struct Waiter {
     notices: mpsc::Sender<Notice>,
-    answer: oneshot::Sender<Outcome>,
+    answer: oneshot::Sender<Result<Outcome, Failure>>,
     names: Names,
 }
 
@@ -78,7 +79,7 @@ pub struct Ticket {
     pub id: u64,
     pub notices: mpsc::Receiver<Notice>,
     /// Fails if the pipe is closed.
-    pub answer: oneshot::Receiver<Outcome>,
+    pub answer: oneshot::Receiver<Result<Outcome, Failure>>,
     pending: Arc<Pending>,
 }
 
@@ -121,6 +122,19 @@ impl Pending {
         table.waiters.clear();
     }
 
+    /// Fails a call for a reason of its own.
+    pub fn fail(&self, id: u64, failure: Failure) {
+        if let Some(waiter) = self.table.lock().waiters.remove(&id) {
+            // Nobody may wait any more.
+            _ = waiter.answer.send(Err(failure));
+        }
+    }
+
+    /// Whether somebody waits for the answer to this.
+    pub fn is_waited_for(&self, id: u64) -> bool {
+        self.table.lock().waiters.contains_key(&id)
+    }
+
     /// Fails a call.
     pub fn forget(&self, id: u64) {
         self.table.lock().waiters.remove(&id);
@@ -135,7 +149,7 @@ impl Pending {
             }
             (_, outcome) => outcome,
         };
-        waiter.answer.send(outcome).is_ok()
+        waiter.answer.send(Ok(outcome)).is_ok()
     }
 
     /// Hands something to the call that came last, where all calls are of one
@@ -267,7 +281,7 @@ mod tests {
             assert!(!pending.complete(ticket.id, result("{}")), "a second answer finds nobody");
         }
         for mut ticket in tickets {
-            let Ok(Outcome::Result(bytes)) = (&mut ticket.answer).await else { panic!() };
+            let Ok(Ok(Outcome::Result(bytes))) = (&mut ticket.answer).await else { panic!() };
             assert_eq!(bytes, ticket.id.to_string());
         }
     }
@@ -321,7 +335,7 @@ mod tests {
             String::from_utf8_lossy(&bytes).contains(r#""io.modelcontextprotocol/subscriptionId":"sub""#)
         );
         assert!(pending.end_subscription(ticket.id));
-        let Ok(Outcome::Result(bytes)) = (&mut ticket.answer).await else { panic!() };
+        let Ok(Ok(Outcome::Result(bytes))) = (&mut ticket.answer).await else { panic!() };
         assert!(
             String::from_utf8_lossy(&bytes).contains(r#""io.modelcontextprotocol/subscriptionId":"sub""#)
         );

@@ -1,7 +1,8 @@
-//! One process that runs, and the messages on its pipes.
+//! A stream of messages to a server and one back, whatever carries them: a
+//! process or a connection.
 //!
 //! Calls share the pipe: each has an id of ours, and what comes back is handed
-//! out by it. A legacy process that may ask its client runs one call at a time,
+//! out by it. A legacy server that may ask its client runs one call at a time,
 //! unless all its calls are of one client anyway, because nothing in a request
 //! of its own says which call it is for.
 
@@ -31,6 +32,7 @@ use super::{
     pending::{self, Delivery, Names, Notice, Pending, Ticket},
     question::{Questions, Replies},
     shared::Shared,
+    subscriptions::Followers,
 };
 use crate::{
     gateway::call::{Answer, Call, CallError, Caller},
@@ -46,17 +48,24 @@ use crate::{
     },
 };
 
-/// Bytes that wait for a process to read them.
+/// Bytes that wait for a server to read them.
 const UNREAD_BYTES_MAX: usize = 1024 * 1024;
 /// Messages that wait for it.
 const UNREAD_MESSAGES_MAX: usize = 1024;
-/// Calls that wait for a process that runs one at a time.
+/// How long a call waits for room among them.
+const UNREAD_WAIT: Duration = Duration::from_secs(1);
+/// Calls that wait for a server that runs one at a time.
 pub const WAITING_CALLS_MAX: usize = 64;
-/// How long such a process may take to end a call that nobody waits for. What
+/// How long such a server may take to end a call that nobody waits for. What
 /// it asks in that time must not reach the next caller.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
-/// How long the end of a process is waited for, to say how it ended.
+/// How long the end of a pipe is waited for, to say how it ended.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
+
+/// What a pipe is called whose ends are those of a child process.
+pub const PROCESS: &str = "process";
+/// What any other is called.
+pub const CONNECTION: &str = "connection";
 
 /// Who the calls of a pipe are from.
 pub struct Clients {
@@ -68,9 +77,11 @@ pub struct Clients {
     pub events: Option<Caller>,
 }
 
-/// A running process, as its callers see it.
+/// An open pipe, as its callers see it.
 pub struct Pipe {
     pub backend: ResourceName,
+    /// What carries it, in words.
+    pub noun: &'static str,
     pub era: Era,
     pub clients: Clients,
     /// What it said to `initialize`.
@@ -84,9 +95,11 @@ pub struct Pipe {
     backoff: SharedBackoff,
     /// Why it was given up, if it was.
     given_up: OnceLock<&'static str>,
-    /// It has written to stdout what is no message.
+    /// It has brought what is no message.
     has_garbled: AtomicBool,
-    to_process: mpsc::Sender<Queued>,
+    /// Who follows resources on it.
+    pub followers: Arc<Followers>,
+    to_server: mpsc::Sender<Queued>,
     unread: Arc<Semaphore>,
     turns: Option<Arc<Semaphore>>,
     waiting: AtomicUsize,
@@ -96,7 +109,7 @@ pub struct Pipe {
     shared: Arc<Shared>,
 }
 
-/// The end of a process.
+/// The end of a pipe.
 #[derive(Clone, Debug)]
 pub struct Ended {
     /// How, in words.
@@ -107,19 +120,24 @@ pub struct Ended {
 
 /// A line on its way, with its share of [`UNREAD_BYTES_MAX`].
 pub struct Queued {
+    /// With a line end, and none before.
     pub line: Bytes,
+    /// The number of the call that it is.
+    pub call: Option<u64>,
     _room: OwnedSemaphorePermit,
 }
 
-/// Failures of the processes that follow one another in one place.
+/// Failures of the pipes that follow one another in one place.
 pub type SharedBackoff = Arc<Mutex<Backoff>>;
 
 /// What a pipe is made for.
 pub struct Terms {
     pub backend: ResourceName,
+    pub noun: &'static str,
     pub era: Era,
     pub clients: Clients,
     pub backoff: SharedBackoff,
+    pub followers: Arc<Followers>,
     pub hints: Arc<Hints>,
     pub meters: Arc<Meters>,
     pub shared: Arc<Shared>,
@@ -128,27 +146,29 @@ pub struct Terms {
 /// Why a message was not taken.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The process has ended; it has not seen the message.
+    /// The pipe has ended; the server has not seen the message.
     Ended,
-    /// The process does not read what it is sent.
+    /// The server does not read what it is sent.
     Full,
 }
 
 /// How a call on a pipe failed.
+#[derive(Debug)]
 pub enum Failure {
-    /// The process ended before it saw the call.
+    /// The pipe ended before the server saw the call.
     Unsent,
     Call(CallError),
 }
 
 impl Pipe {
-    /// A pipe, and the queue that its process is to read.
+    /// A pipe, and the queue that its server is to get.
     pub fn new(terms: Terms) -> (Arc<Self>, mpsc::Receiver<Queued>) {
-        let Terms { backend, era, clients, backoff, hints, meters, shared } = terms;
-        let (to_process, queue) = mpsc::channel(UNREAD_MESSAGES_MAX);
+        let Terms { backend, noun, era, clients, backoff, followers, hints, meters, shared } = terms;
+        let (to_server, queue) = mpsc::channel(UNREAD_MESSAGES_MAX);
         let one_at_a_time = era == Era::Legacy && clients.asks && !clients.sole;
         let pipe = Self {
             backend,
+            noun,
             era,
             clients,
             facts: OnceLock::new(),
@@ -159,7 +179,8 @@ impl Pipe {
             backoff,
             given_up: OnceLock::new(),
             has_garbled: AtomicBool::new(false),
-            to_process,
+            followers,
+            to_server,
             unread: Arc::new(Semaphore::new(UNREAD_BYTES_MAX)),
             turns: one_at_a_time.then(|| Arc::new(Semaphore::new(1))),
             waiting: AtomicUsize::new(0),
@@ -171,37 +192,56 @@ impl Pipe {
         (Arc::new(pipe), queue)
     }
 
-    /// Runs one call. Dropping it tells the process that nobody waits.
+    /// Runs one call. Dropping it tells the server that nobody waits.
     pub async fn call(self: &Arc<Self>, call: &Call, caller: &Caller) -> Result<Answer, Failure> {
         let turn = self.turn().await?;
         let names = pending::names(&call.method, &call.id, &call.params);
         let ticket = self.pending.register(names.clone()).ok_or(Failure::Unsent)?;
         let params = pending::params(&call.params, &names, ticket.id);
-        self.send(Outgoing::request(&RawId::number(ticket.id), &call.method, &params).into_line())
-            .map_err(|refused| self.unsent(&refused))?;
+        let line = Outgoing::request(&RawId::number(ticket.id), &call.method, &params).into_line();
+        self.send_call(line, ticket.id).await.map_err(|refused| self.unsent(&refused))?;
         let mut running = Running { pipe: self, ticket: Some(ticket), turn };
         let outcome = running.follow(caller).await;
         running.finish();
-        outcome.map_err(Failure::Call)
+        outcome
     }
 
     /// Asks something on the node's own account.
     pub async fn ask(self: &Arc<Self>, method: &Method, params: &Bytes) -> Result<Answer, CallError> {
         let mut ticket = self.pending.register(Names::default()).ok_or_else(|| self.gone_error(None))?;
-        if self.send(Outgoing::request(&RawId::number(ticket.id), method, params).into_line()).is_err() {
+        let line = Outgoing::request(&RawId::number(ticket.id), method, params).into_line();
+        if self.send_call(line, ticket.id).await.is_err() {
             return Err(self.lost().await);
         }
         match (&mut ticket.answer).await {
-            Ok(outcome) => Ok(outcome.into()),
-            Err(_) => Err(self.lost().await),
+            Ok(Ok(outcome)) => Ok(outcome.into()),
+            Ok(Err(Failure::Call(error))) => Err(error),
+            Ok(Err(Failure::Unsent)) | Err(_) => Err(self.lost().await),
         }
     }
 
-    /// Puts a line into the queue of the process.
+    /// Puts a line into the queue of the server, if there is room now.
     pub fn send(&self, line: Bytes) -> Result<(), Refused> {
-        let share = u32::try_from(line.len().min(UNREAD_BYTES_MAX)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.unread).try_acquire_many_owned(share).map_err(|_| Refused::Full)?;
-        self.to_process.try_send(Queued { line, _room: room }).map_err(|error| match error {
+        let room =
+            Arc::clone(&self.unread).try_acquire_many_owned(share(&line)).map_err(|_| Refused::Full)?;
+        self.enqueue(Queued { line, call: None, _room: room })
+    }
+
+    /// The same for a call, which waits a little for room: a server that is
+    /// slow holds its callers back.
+    async fn send_call(&self, line: Bytes, id: u64) -> Result<(), Refused> {
+        let room = Arc::clone(&self.unread).acquire_many_owned(share(&line));
+        let room = tokio::select! {
+            room = timeout(UNREAD_WAIT, room) => {
+                room.map_err(|_| Refused::Full)?.map_err(|_| Refused::Ended)?
+            }
+            () = self.stop.cancelled() => return Err(Refused::Ended),
+        };
+        self.enqueue(Queued { line, call: Some(id), _room: room })
+    }
+
+    fn enqueue(&self, queued: Queued) -> Result<(), Refused> {
+        self.to_server.try_send(queued).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::Full,
             mpsc::error::TrySendError::Closed(_) => Refused::Ended,
         })
@@ -212,11 +252,19 @@ impl Pipe {
         (self.pending.len() == 0).then(|| self.last_used.lock().elapsed())
     }
 
+    /// Whether it can go, as nobody has called for so long and nobody listens.
+    /// If so, it takes no more calls.
+    pub fn close_if_idle(&self, idle_max: Duration) -> bool {
+        self.idle_for().is_some_and(|idle| idle >= idle_max)
+            && self.followers.is_empty()
+            && self.pending.close_if_empty()
+    }
+
     /// It has ended. Whoever hears of it finds it noted as a failure already,
     /// if it is one.
     pub fn set_ended(&self, ended: Ended) {
         if !ended.wanted {
-            let why = format!("the process ended: {}", ended.how);
+            let why = format!("the {} ended: {}", self.noun, ended.how);
             self.backoff.lock().failed(Instant::now(), self.started.elapsed(), why, rand::random());
         }
         self.pending.close();
@@ -241,9 +289,20 @@ impl Pipe {
     }
 
     pub fn give_up(&self, why: &'static str) {
-        tracing::warn!(backend = %self.backend, reason = why, "process is given up");
+        tracing::warn!(backend = %self.backend, carrier = self.noun, reason = why, "pipe is given up");
         _ = self.given_up.set(why);
         self.stop.cancel();
+    }
+
+    /// Does something with the pipe that outlives whoever wants it.
+    pub fn spawn<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(Arc<Self>) -> F,
+    ) {
+        // Without a runtime the node itself is going.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.shared.tasks.spawn_on(work(Arc::clone(self)), &runtime);
+        }
     }
 
     async fn turn(&self) -> Result<Option<OwnedSemaphorePermit>, Failure> {
@@ -265,7 +324,7 @@ impl Pipe {
             Refused::Ended => Failure::Unsent,
             Refused::Full => Failure::Call(CallError::Unreachable {
                 backend: self.backend.clone(),
-                reason: "the process does not read its input".to_owned(),
+                reason: format!("the {} does not read its input", self.peer()),
             }),
         }
     }
@@ -278,20 +337,25 @@ impl Pipe {
     fn gone_error(&self, how: Option<&str>) -> CallError {
         let reason = match (self.given_up(), how) {
             (Some(why), _) => why.to_owned(),
-            (None, Some(how)) => format!("the process ended: {how}"),
-            (None, None) if self.is_over() => "the process was stopped".to_owned(),
+            (None, Some(how)) => format!("the {} ended: {how}", self.noun),
+            (None, None) if self.is_over() => format!("the {} was closed", self.noun),
             (None, None) => "its messages came faster than they were taken".to_owned(),
         };
         CallError::Lost { backend: self.backend.clone(), reason }
     }
 
-    /// Whether it has written to stdout what is no message: a server of something
+    /// Who is at the other end, in words.
+    fn peer(&self) -> &'static str {
+        if self.noun == PROCESS { PROCESS } else { "backend" }
+    }
+
+    /// Whether it has brought what is no message: from a server of something
     /// else, or one that logs to the wrong place.
     pub fn has_garbled(&self) -> bool {
         self.has_garbled.load(Ordering::Relaxed)
     }
 
-    /// Takes a line of the process. False: it was no message.
+    /// Takes a message of the server. False: it was none.
     pub fn take(&self, line: Bytes) -> bool {
         match Message::parse(line.clone(), Limits::BACKEND) {
             Ok(Message::Response(response)) => self.take_response(response),
@@ -300,7 +364,7 @@ impl Pipe {
             Err(error) => {
                 self.meters.garbage.increment(1);
                 self.has_garbled.store(true, Ordering::Relaxed);
-                tracing::debug!(backend = %self.backend, line = excerpt(&line), %error, "no message on stdout");
+                tracing::debug!(backend = %self.backend, line = excerpt(&line), %error, "no message");
                 return false;
             }
         }
@@ -332,7 +396,7 @@ impl Pipe {
             (Method::Progress, _) => self.pending.progress(&told),
             (Method::Cancelled, _) => self.take_cancelled(told.params),
             // Whoever subscribed: the call that runs now may be another client's.
-            (Method::ResourcesUpdated, _) if !self.clients.sole => Delivery::Nobody,
+            (Method::ResourcesUpdated, _) if !self.clients.sole => self.followers.tell(&told, &line),
             _ if self.has_owner() => match self.pending.notify_latest(Notice::Told(line.clone())) {
                 Delivery::Nobody => self.tell_client(line),
                 delivery => delivery,
@@ -400,6 +464,11 @@ impl Pipe {
     }
 }
 
+/// Of [`UNREAD_BYTES_MAX`]. What is longer takes all of it.
+fn share(line: &Bytes) -> u32 {
+    u32::try_from(line.len().min(UNREAD_BYTES_MAX)).unwrap_or(u32::MAX)
+}
+
 /// A place in the line for a turn.
 struct Waiting<'a> {
     waiting: &'a AtomicUsize,
@@ -418,7 +487,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Replies to the process's own requests go into its queue.
+/// Replies to the server's own requests go into its queue.
 #[derive(Clone)]
 struct PipeReplies(Arc<Pipe>);
 
@@ -428,7 +497,7 @@ impl Replies for PipeReplies {
     }
 }
 
-/// A call that the process has been sent. Unless it has ended, dropping it
+/// A call that the server has been sent. Unless it has ended, dropping it
 /// cancels it there.
 struct Running<'a> {
     pipe: &'a Arc<Pipe>,
@@ -437,7 +506,7 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    async fn follow(&mut self, caller: &Caller) -> Result<Answer, CallError> {
+    async fn follow(&mut self, caller: &Caller) -> Result<Answer, Failure> {
         let ticket = self.ticket.as_mut().expect("only taken at the end");
         let mut questions = Questions::new(PipeReplies(Arc::clone(self.pipe)));
         let outcome = loop {
@@ -457,12 +526,12 @@ impl Running<'_> {
             }
         };
         match outcome {
-            Ok(outcome) => Ok(outcome.into()),
-            Err(_closed) => Err(self.pipe.lost().await),
+            Ok(outcome) => outcome.map(Answer::from),
+            Err(_closed) => Err(Failure::Call(self.pipe.lost().await)),
         }
     }
 
-    /// The call is over for the process too.
+    /// The call is over for the server too.
     fn finish(&mut self) {
         self.ticket = None;
         *self.pipe.last_used.lock() = Instant::now();
@@ -486,7 +555,7 @@ impl Drop for Running<'_> {
 }
 
 impl Pipe {
-    /// The next call's turn comes when the process is done with this one. If it
+    /// The next call's turn comes when the server is done with this one. If it
     /// does not get done, its questions could reach the wrong client.
     async fn end_of_turn(self: Arc<Self>, mut ticket: Ticket, turn: OwnedSemaphorePermit) {
         let done = async {
@@ -502,7 +571,7 @@ impl Pipe {
             }
         };
         if timeout(CANCEL_GRACE, done).await.is_err() {
-            self.give_up("the process does not end a cancelled call");
+            self.give_up("the backend does not end a cancelled call");
         }
         drop(turn);
     }

@@ -117,10 +117,10 @@ pub async fn supervise(
 }
 
 /// Until nobody has called for so long. From then on the pipe takes no calls.
-async fn idle(pipe: &Pipe, idle_max: Duration) {
+pub async fn idle(pipe: &Pipe, idle_max: Duration) {
     loop {
         sleep(idle_max / 4).await;
-        if pipe.idle_for().is_some_and(|idle| idle >= idle_max) && pipe.pending.close_if_empty() {
+        if pipe.close_if_idle(idle_max) {
             return;
         }
     }
@@ -128,14 +128,14 @@ async fn idle(pipe: &Pipe, idle_max: Duration) {
 
 /// Counts garbage in a window of time.
 #[derive(Default)]
-struct Garbage {
+pub struct Garbage {
     since: Option<Instant>,
     lines: u32,
 }
 
 impl Garbage {
     /// Whether one more is still bearable.
-    fn one_more(&mut self, now: Instant) -> bool {
+    pub fn one_more(&mut self, now: Instant) -> bool {
         match self.since {
             Some(since) if now.duration_since(since) < GARBAGE_WINDOW => self.lines += 1,
             _ => (self.since, self.lines) = (Some(now), 1),
@@ -156,7 +156,7 @@ mod tests {
             hints::Hints,
             meters::Meters,
             pending::Names,
-            pipe::{Clients, Terms},
+            pipe::{Clients, PROCESS, Terms},
             process::{Program, Started, drain_stderr, start},
         },
     };
@@ -166,9 +166,11 @@ mod tests {
         let shared = Shared::new(TaskTracker::new(), CancellationToken::new());
         let (pipe, queue) = Pipe::new(Terms {
             backend: "silent".parse().unwrap(),
+            noun: PROCESS,
             era: Era::Modern,
             clients: Clients { sole: false, asks: false, events: None },
             backoff: Arc::default(),
+            followers: Arc::default(),
             hints: Arc::new(Hints::default()),
             meters: Arc::new(Meters::new("silent")),
             shared: shared.clone(),

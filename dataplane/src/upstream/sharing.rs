@@ -1,4 +1,4 @@
-//! Which process serves a call: decided by who may share one, by the era, and
+//! Which pipe serves a call: decided by who may share one, by the era, and
 //! by what the client can be asked.
 
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::{
 /// Capabilities that let a server ask its client something.
 const ASKING: [&str; 3] = ["sampling", "elicitation", "roots"];
 
-/// Which process it is.
+/// Which pipe it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ProcessKey {
+pub struct PipeKey {
     pub owner: Owner,
     pub era: Era,
-    /// Canonical client capabilities with which a shared legacy process was
+    /// Canonical client capabilities with which a shared legacy pipe was
     /// opened; empty where they make no difference.
     pub class: Arc<str>,
 }
 
-/// Whose calls a process serves.
+/// Whose calls a pipe serves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     Everyone,
@@ -45,8 +45,8 @@ impl Owner {
     }
 }
 
-/// The process that a client's call needs. `call` makes it unlike any other.
-pub fn key(sharing: Sharing, client: &Client, call: u64) -> ProcessKey {
+/// The pipe that a client's call needs. `call` makes it unlike any other.
+pub fn key(sharing: Sharing, client: &Client, call: u64) -> PipeKey {
     let owner = match (sharing, &client.scope) {
         (Sharing::Shared, _) => Owner::Everyone,
         (_, Scope::Node) => Owner::Node,
@@ -60,23 +60,25 @@ pub fn key(sharing: Sharing, client: &Client, call: u64) -> ProcessKey {
     // only the ones it has.
     let class =
         if era == Era::Modern || owner.is_sole() { "".into() } else { canonical(&client.capabilities) };
-    ProcessKey { owner, era, class }
+    PipeKey { owner, era, class }
 }
 
-/// What a process of this key may take for granted about its callers.
-pub fn clients(key: &ProcessKey, client: &Client) -> Clients {
+/// What a pipe of this key may take for granted about its callers. None is
+/// needed for a shared one.
+pub fn clients(key: &PipeKey, client: Option<&Client>) -> Clients {
     let sole = key.owner.is_sole();
-    let capabilities: &[u8] = if sole { &client.capabilities } else { key.class.as_bytes() };
-    let events = if sole { client.events.clone() } else { None };
+    let client = client.filter(|_| sole);
+    let capabilities: &[u8] = client.map_or(key.class.as_bytes(), |client| &client.capabilities);
+    let events = client.and_then(|client| client.events.clone());
     Clients { sole, asks: key.era == Era::Legacy && may_be_asked(capabilities), events }
 }
 
-/// The capabilities that a legacy process of this key is opened with.
-pub fn capabilities(key: &ProcessKey, client: &Client) -> Bytes {
-    let own = if key.owner.is_sole() {
-        client.capabilities.clone()
-    } else {
-        Bytes::copy_from_slice(key.class.as_bytes())
+/// The capabilities that a legacy pipe of this key is opened with.
+/// None is needed for a shared one.
+pub fn capabilities(key: &PipeKey, client: Option<&Client>) -> Bytes {
+    let own = match client {
+        Some(client) if key.owner.is_sole() => client.capabilities.clone(),
+        _ => Bytes::copy_from_slice(key.class.as_bytes()),
     };
     if own.is_empty() { Bytes::from_static(b"{}") } else { own }
 }
@@ -102,8 +104,8 @@ fn canonical(capabilities: &[u8]) -> Arc<str> {
     }
 }
 
-/// The name under which a process is shown in the log.
-pub fn describe(backend: &ResourceName, key: &ProcessKey) -> String {
+/// The name under which a pipe is shown in the log.
+pub fn describe(backend: &ResourceName, key: &PipeKey) -> String {
     let era = super::state::era_name(key.era);
     match &key.owner {
         Owner::Everyone => format!("{backend} ({era})"),
@@ -142,7 +144,7 @@ mod tests {
         let node = key(Sharing::Shared, &client(Scope::Node, LATEST_LEGACY, "{}"), 3);
         assert_eq!(a, b);
         assert_eq!(a, node);
-        let clients = clients(&a, &client(session("a"), LATEST_LEGACY, "{}"));
+        let clients = clients(&a, Some(&client(session("a"), LATEST_LEGACY, "{}")));
         assert!(!clients.asks && !clients.sole);
     }
 
@@ -157,14 +159,14 @@ mod tests {
         );
         let key_one = key(Sharing::Shared, &one, 1);
         assert_eq!(key_one, key(Sharing::Shared, &two, 2));
-        assert!(clients(&key_one, &one).asks);
+        assert!(clients(&key_one, Some(&one)).asks);
         assert_ne!(key_one, key(Sharing::Shared, &client(session("a"), LATEST_LEGACY, "{}"), 1));
     }
 
     #[test]
     fn settings_without_questions_do_not_make_a_process_exclusive() {
         let one = client(session("a"), LATEST_LEGACY, r#"{"extensions":{"a/b":{}}}"#);
-        assert!(!clients(&key(Sharing::Shared, &one, 1), &one).asks);
+        assert!(!clients(&key(Sharing::Shared, &one, 1), Some(&one)).asks);
     }
 
     #[test]

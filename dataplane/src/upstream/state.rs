@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use mt_proto::{pb::discovery::ServerFacts, resource::Protocol};
+use mt_proto::{
+    pb::discovery::ServerFacts,
+    resource::{Backend, Protocol, Transport},
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -29,7 +32,7 @@ impl Eras {
     }
 
     /// What the configuration says; `None` if it leaves it open.
-    pub fn pinned(protocol: &Protocol) -> Option<Self> {
+    fn pinned(protocol: &Protocol) -> Option<Self> {
         let era = match protocol {
             Protocol::Auto => return None,
             Protocol::Legacy => Era::Legacy,
@@ -37,6 +40,16 @@ impl Eras {
             Protocol::Revision(revision) => ProtocolVersion::parse(revision)?.era(),
         };
         Some(Self { legacy: era == Era::Legacy, modern: era == Era::Modern })
+    }
+
+    /// What the configuration leaves no choice about; `None` if it leaves it
+    /// open.
+    pub fn fixed(config: &Backend) -> Option<Self> {
+        match config.transport {
+            // There is no modern revision over HTTP+SSE.
+            Transport::Sse(_) => Some(Self { legacy: true, modern: false }),
+            _ => Self::pinned(&config.protocol),
+        }
     }
 
     /// What the facts say; `None` if they say nothing.

@@ -10,7 +10,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::endpoint::RESULT_BYTES_MAX;
-use crate::{chain, mcp::sse::Decoder};
+use crate::{
+    chain,
+    mcp::sse::{Decoder, Event},
+};
 
 /// The longest event id that is sent back.
 const EVENT_ID_BYTES_MAX: usize = 1024;
@@ -46,17 +49,25 @@ impl EventStream {
     /// The next message; notes ids and waits on the way. Cancel safe.
     pub async fn next(&mut self, cursor: &mut Cursor) -> Result<Bytes, End> {
         loop {
-            while let Some(event) = self.decoder.next_event()? {
-                let is_message = event.is_message();
-                if let Some(id) = event.id.filter(|id| id.len() <= EVENT_ID_BYTES_MAX) {
-                    cursor.last_event_id = (!id.is_empty()).then(|| Bytes::copy_from_slice(&id));
-                }
-                if let Some(retry) = event.retry_ms {
-                    cursor.retry = Some(Duration::from_millis(retry));
-                }
-                if let (true, Some(data)) = (is_message, event.data) {
-                    return Ok(data);
-                }
+            let event = self.next_event().await?;
+            let is_message = event.is_message();
+            if let Some(id) = event.id.filter(|id| id.len() <= EVENT_ID_BYTES_MAX) {
+                cursor.last_event_id = (!id.is_empty()).then(|| Bytes::copy_from_slice(&id));
+            }
+            if let Some(retry) = event.retry_ms {
+                cursor.retry = Some(Duration::from_millis(retry));
+            }
+            if let (true, Some(data)) = (is_message, event.data) {
+                return Ok(data);
+            }
+        }
+    }
+
+    /// The next event, whatever it is. Cancel safe.
+    pub async fn next_event(&mut self) -> Result<Event, End> {
+        loop {
+            if let Some(event) = self.decoder.next_event()? {
+                return Ok(event);
             }
             match self.body.frame().await {
                 None => return Err(End::Clean),
