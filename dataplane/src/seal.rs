@@ -36,6 +36,8 @@ pub enum Purpose {
     Task = 6,
     RequestState = 7,
     Stream = 8,
+    /// A message from one node to another.
+    Relay = 9,
 }
 
 /// Why a text could not be opened. Towards a client they are all the same.
@@ -119,7 +121,18 @@ impl KeyRing {
 
     /// Decrypts what [`seal`](Self::seal) made with any key of the ring.
     pub fn open(&self, purpose: Purpose, aad: &[u8], sealed: &str) -> Result<Vec<u8>, OpenError> {
-        if sealed.len() > SEALED_BYTES_MAX {
+        self.open_up_to(SEALED_BYTES_MAX, purpose, aad, sealed)
+    }
+
+    /// The same with another bound than [`SEALED_BYTES_MAX`].
+    pub fn open_up_to(
+        &self,
+        bytes_max: usize,
+        purpose: Purpose,
+        aad: &[u8],
+        sealed: &str,
+    ) -> Result<Vec<u8>, OpenError> {
+        if sealed.len() > bytes_max {
             return Err(OpenError::Malformed);
         }
         let (id, text) = sealed.split_once('.').ok_or(OpenError::Malformed)?;

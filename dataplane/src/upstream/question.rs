@@ -27,8 +27,9 @@ pub const QUESTIONS_MAX: usize = 32;
 /// Replies of one stream that are on their way, with those that only refuse.
 /// A backend that asks faster than it takes replies gets none.
 const REPLIES_MAX: usize = 4 * QUESTIONS_MAX;
-/// How long a client may think about one, where no call bounds it.
-pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a client may think about one, where no call bounds it: a little
+/// longer than a parked call waits, which knows better what to say.
+pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(660);
 
 /// How a reply reaches the backend.
 pub trait Replies: Clone + Send + Sync + 'static {
