@@ -21,6 +21,9 @@ use std::{io::Write as _, process::ExitCode};
 use output::Output;
 
 fn main() -> ExitCode {
+    if let Some(exit) = mt_dataplane::guard::run_if_asked() {
+        return exit;
+    }
     let cli = args::parse();
     cli.global.color.install();
     let output = Output::new(cli.global.output, cli.global.no_input);

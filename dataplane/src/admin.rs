@@ -2,7 +2,8 @@
 //! what does it serve.
 //!
 //! It runs beside the calls, so it answers when they are many. It shows no
-//! secret: values of headers and variables are hidden, keys are not even here.
+//! secret: what may be one is hidden wherever it was written, also in the query
+//! of a URL; keys are not even here.
 
 use std::{
     net::IpAddr,
@@ -23,7 +24,7 @@ use axum::{
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage as _, Value as Field};
 use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -194,8 +195,7 @@ fn show(key: &Key, resource: &pb::Resource) -> Value {
     };
     let metadata = fields.remove("metadata");
     // What is left is the one field of the kind.
-    let mut spec = fields.into_iter().map(|(_, spec)| spec).next().unwrap_or_default();
-    hide(&mut spec);
+    let spec = fields.into_iter().map(|(_, spec)| spec).next().unwrap_or_default();
     json!({ "kind": key.kind.yaml(), "metadata": metadata, "spec": spec })
 }
 
@@ -204,25 +204,37 @@ fn to_json(resource: &pb::Resource) -> Option<Map<String, Value>> {
         let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).ok()?;
         pool.get_message_by_name("magictunnel.resource.v1.Resource")
     });
-    let message = DynamicMessage::decode(DESCRIPTOR.clone()?, &resource.encode_to_vec()[..]).ok()?;
+    let mut message = DynamicMessage::decode(DESCRIPTOR.clone()?, &resource.encode_to_vec()[..]).ok()?;
+    hide(&mut message);
     match serde_json::to_value(&message).ok()? {
         Value::Object(fields) => Some(fields),
         _ => None,
     }
 }
 
-/// Hides the text of every `value` (of a header, of a variable); the name of a
-/// secret may be seen.
-fn hide(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(hide),
-        Value::Object(fields) => {
-            if let Some(text) = fields.get_mut("value").and_then(|value| value.get_mut("text")) {
-                *text = HIDDEN.into();
+/// Hides every text that could be the name of a secret instead, and the query
+/// of every URL; the name of a secret may be seen.
+fn hide(message: &mut DynamicMessage) {
+    let is_value = message.descriptor().full_name() == "magictunnel.resource.v1.Value";
+    for (field, value) in message.fields_mut() {
+        match (field.name(), value) {
+            ("text", Field::String(text)) if is_value => *text = HIDDEN.to_owned(),
+            ("url" | "token_url", Field::String(url)) => {
+                if let Some(query) = url.find('?') {
+                    url.replace_range(query + 1.., HIDDEN);
+                }
             }
-            fields.values_mut().for_each(hide);
+            (_, Field::Message(inner)) => hide(inner),
+            (_, Field::List(items)) => items.iter_mut().for_each(hide_in),
+            (_, Field::Map(entries)) => entries.values_mut().for_each(hide_in),
+            _ => {}
         }
-        _ => {}
+    }
+}
+
+fn hide_in(value: &mut Field) {
+    if let Field::Message(inner) = value {
+        hide(inner);
     }
 }
 
@@ -236,8 +248,16 @@ mod tests {
         let secret = |name: &str| pb::Value { source: Some(pb::value::Source::Secret(name.into())) };
         let header = |name: &str, value| pb::Header { name: name.into(), value: Some(value) };
         let http = pb::HttpTransport {
-            url: "http://a/mcp".into(),
+            url: "http://a/mcp?key=1".into(),
             headers: vec![header("authorization", text("Bearer 1")), header("x-key", secret("key"))],
+            auth: Some(pb::BackendAuth {
+                method: Some(pb::backend_auth::Method::ClientCredentials(pb::ClientCredentials {
+                    token_url: "https://b/token?key=2".into(),
+                    client_id: "c".into(),
+                    client_secret: Some(text("3")),
+                    ..Default::default()
+                })),
+            }),
             ..Default::default()
         };
         let backend =
@@ -252,10 +272,18 @@ mod tests {
             json!({
                 "kind": "Backend",
                 "metadata": { "name": "a" },
-                "spec": { "http": { "url": "http://a/mcp", "headers": [
-                    { "name": "authorization", "value": { "text": "(hidden)" } },
-                    { "name": "x-key", "value": { "secret": "key" } },
-                ] } },
+                "spec": { "http": {
+                    "url": "http://a/mcp?(hidden)",
+                    "headers": [
+                        { "name": "authorization", "value": { "text": "(hidden)" } },
+                        { "name": "x-key", "value": { "secret": "key" } },
+                    ],
+                    "auth": { "clientCredentials": {
+                        "tokenUrl": "https://b/token?(hidden)",
+                        "clientId": "c",
+                        "clientSecret": { "text": "(hidden)" },
+                    } },
+                } },
             })
         );
     }

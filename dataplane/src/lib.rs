@@ -18,6 +18,7 @@ pub mod control;
 pub mod discovery;
 pub mod downstream;
 pub mod gateway;
+pub mod guard;
 pub mod link;
 pub mod lister;
 pub mod mcp;

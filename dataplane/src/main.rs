@@ -7,6 +7,7 @@ use clap::Parser;
 use mt_dataplane::{
     Bound,
     config::{Args, LogFormat},
+    guard,
     metrics,
 };
 use tokio::{
@@ -20,6 +21,9 @@ use tracing_subscriber::{EnvFilter, filter::ParseError};
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Some(exit) = guard::run_if_asked() {
+        return exit;
+    }
     let args = Args::parse();
     let mut options = match args.check() {
         Ok(options) => options,
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
             anyhow::bail!("this process has a crypto provider already");
         }
+        guard::install();
         options.metrics = Some(metrics::install().context("installing the metrics recorder")?);
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = args.worker_threads {

@@ -257,6 +257,7 @@ impl Planes {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             Failure::new(Exit::Failed, "cannot install the metrics recorder").chain(error)
         };
+        mt_dataplane::guard::install();
         let metrics = mt_dataplane::metrics::install().map_err(|error| failed(&error))?;
         let stop = CancellationToken::new();
         // The control plane outlives the node, which would otherwise report its loss.

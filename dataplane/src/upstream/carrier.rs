@@ -49,7 +49,7 @@ impl Carrier {
     /// Dropping it opens none.
     pub async fn open(&self, terms: Terms, idle_max: Duration) -> Result<Open, CallError> {
         let pipe = match self {
-            Self::Process(stdio) => return stdio.open(terms, idle_max),
+            Self::Process(stdio) => return stdio.open(terms, idle_max).await,
             Self::Connection(Connector::Sse(sse), _) => sse.open(terms, idle_max).await?,
             Self::Connection(Connector::WebSocket(socket), _) => socket.open(terms, idle_max).await?,
         };

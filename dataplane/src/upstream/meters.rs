@@ -28,8 +28,14 @@ pub struct Meters {
     in_flight: Gauge,
     /// Connections or processes that could not be opened.
     pub connect_errors: Counter,
-    /// Processes started in the place of one that died.
+    /// Processes that run now.
+    pub processes: Gauge,
+    /// Processes started.
+    pub started: Counter,
+    /// Those of them started in the place of one that died.
     pub restarts: Counter,
+    /// Processes that ended for want of memory, as far as can be told.
+    pub out_of_memory: Counter,
     /// Lines or events that are no messages.
     pub garbage: Counter,
     /// Messages that belong to nobody: late, repeated, or not allowed.
@@ -43,7 +49,10 @@ impl Meters {
             outcomes: Outcomes::new(backend),
             in_flight: gauge!("mt_upstream_calls_in_flight", "backend" => backend.to_owned()),
             connect_errors: count("mt_upstream_connect_errors_total"),
+            processes: gauge!("mt_upstream_processes", "backend" => backend.to_owned()),
+            started: count("mt_upstream_processes_started_total"),
             restarts: count("mt_upstream_restarts_total"),
+            out_of_memory: count("mt_upstream_out_of_memory_total"),
             garbage: count("mt_upstream_garbage_total"),
             strays: count("mt_upstream_stray_messages_total"),
         }

@@ -1,25 +1,31 @@
 //! A child process that speaks on its stdin and stdout: starting it, what it
 //! says beside the protocol, and its end.
 //!
-//! It is the leader of a process group and dies with that group. Its
-//! environment is an allow-list and what the configuration adds. It is asked to
-//! go before it is killed: end of input, then SIGTERM, then SIGKILL.
+//! It is the leader of a process group and dies with that group; where guards
+//! are installed, with everything that it has ever started. Its environment is
+//! an allow-list and what the configuration adds. It is asked to go before it
+//! is killed: end of input, then SIGTERM, then SIGKILL.
 
 use std::{
     collections::VecDeque, io, path::Path, process::ExitStatus, process::Stdio, sync::Arc, time::Duration,
 };
 
 use bytes::BytesMut;
+use metrics::Gauge;
 use parking_lot::Mutex;
 use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop, ProcessGroup};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
-    process::{ChildStderr, ChildStdin, ChildStdout},
+    process::{ChildStderr, ChildStdin, ChildStdout, Command},
     time::{Instant, timeout},
 };
 
-use super::excerpt::{excerpt, shorten};
+use super::{
+    excerpt::{excerpt, shorten},
+    meters::Meters,
+};
+use crate::guard::{self, Guarded};
 
 /// How long a process may take to end by itself once its input has ended.
 const END_OF_INPUT_GRACE: Duration = Duration::from_secs(2);
@@ -76,10 +82,26 @@ pub struct Started {
     pub stderr: ChildStderr,
 }
 
-/// Its body; kills the group when dropped.
+/// Its body; kills all of it when dropped.
 pub struct Process {
-    child: Box<dyn ChildWrapper>,
-    group: Option<Group>,
+    body: Body,
+    _counted: Option<Counted>,
+}
+
+enum Body {
+    /// A child of the node.
+    Own { child: Box<dyn ChildWrapper>, group: Option<Group> },
+    /// The child of a guard.
+    Guarded(Guarded),
+}
+
+/// A process that runs, as long as this lives.
+struct Counted(Gauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 /// A process group that is killed with its owner.
@@ -92,19 +114,57 @@ impl Drop for Group {
     }
 }
 
-/// Starts a process.
+/// Starts a process of a backend, behind a guard where guards are installed.
+/// It may map so much memory. Dropping this kills what has been started.
+pub async fn launch(
+    program: Program<'_>,
+    memory_bytes_max: Option<u64>,
+    meters: &Meters,
+) -> io::Result<Started> {
+    let mut started = if guard::is_installed() {
+        let dress = |command: &mut Command| dress(command, &program);
+        let (guarded, pipes) =
+            Guarded::start(program.command.as_ref(), program.args, memory_bytes_max, dress).await?;
+        Started {
+            stdin: ChildStdin::from_std(pipes.stdin.into())?,
+            stdout: ChildStdout::from_std(pipes.stdout.into())?,
+            stderr: ChildStderr::from_std(pipes.stderr.into())?,
+            process: Process { body: Body::Guarded(guarded), _counted: None },
+        }
+    } else {
+        let started = start(program)?;
+        if let (Some(bytes), Body::Own { group: Some(Group(pid)), .. }) =
+            (memory_bytes_max, &started.process.body)
+        {
+            guard::limit_memory(*pid, bytes)?;
+        }
+        started
+    };
+    meters.started.increment(1);
+    meters.processes.increment(1.0);
+    started.process._counted = Some(Counted(meters.processes.clone()));
+    Ok(started)
+}
+
+/// What every process gets besides its pipes.
+fn dress(command: &mut Command, program: &Program<'_>) {
+    command.env_clear();
+    for name in INHERITED {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.envs(program.env.iter().map(|(name, value)| (name, value)));
+    if let Some(cwd) = program.cwd {
+        command.current_dir(cwd);
+    }
+}
+
+/// Starts a process as a child of this one.
 pub fn start(program: Program<'_>) -> io::Result<Started> {
     let mut command = CommandWrap::with_new(program.command, |command| {
-        command.args(program.args).env_clear();
-        for name in INHERITED {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        command.envs(program.env);
-        if let Some(cwd) = program.cwd {
-            command.current_dir(cwd);
-        }
+        dress(command, &program);
+        command.args(program.args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     });
     let mut child = command.wrap(ProcessGroup::leader()).wrap(KillOnDrop).spawn()?;
@@ -114,38 +174,54 @@ pub fn start(program: Program<'_>) -> io::Result<Started> {
         stdin: child.stdin().take().ok_or_else(missing)?,
         stdout: child.stdout().take().ok_or_else(missing)?,
         stderr: child.stderr().take().ok_or_else(missing)?,
-        process: Process { child, group },
+        process: Process { body: Body::Own { child, group }, _counted: None },
     })
 }
 
 impl Process {
     /// Until it ends by itself. Cancel safe.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+        match &mut self.body {
+            Body::Own { child, .. } => child.wait().await,
+            Body::Guarded(guarded) => guarded.ended().await,
+        }
     }
 
     /// Makes it end. Its input has been closed before.
     pub async fn stop(&mut self) -> io::Result<ExitStatus> {
-        if let Ok(ended) = timeout(END_OF_INPUT_GRACE, self.child.wait()).await {
-            return ended;
-        }
-        self.signal(Signal::TERM);
-        if let Ok(ended) = timeout(TERMINATE_GRACE, self.child.wait()).await {
-            return ended;
+        for (grace, terminate) in [(END_OF_INPUT_GRACE, false), (TERMINATE_GRACE, true)] {
+            if terminate {
+                self.terminate();
+            }
+            if let Ok(ended) = timeout(grace, self.ended()).await {
+                if let Body::Guarded(guarded) = &mut self.body {
+                    guarded.gone().await;
+                }
+                return ended;
+            }
         }
         self.kill().await
     }
 
     /// Makes it end now.
     pub async fn kill(&mut self) -> io::Result<ExitStatus> {
-        self.signal(Signal::KILL);
-        self.child.wait().await
+        match &mut self.body {
+            Body::Own { child, group } => {
+                if let Some(Group(group)) = group {
+                    // It may just have ended.
+                    _ = kill_process_group(*group, Signal::KILL);
+                }
+                child.wait().await
+            }
+            Body::Guarded(guarded) => guarded.kill().await,
+        }
     }
 
-    fn signal(&self, signal: Signal) {
-        if let Some(Group(group)) = &self.group {
-            // It may just have ended.
-            _ = kill_process_group(*group, signal);
+    fn terminate(&self) {
+        match &self.body {
+            Body::Own { group: Some(Group(group)), .. } => _ = kill_process_group(*group, Signal::TERM),
+            Body::Own { group: None, .. } => {}
+            Body::Guarded(guarded) => guarded.terminate(),
         }
     }
 }

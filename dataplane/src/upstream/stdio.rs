@@ -28,8 +28,8 @@ impl Stdio {
         Self { backend, transport: transport.clone(), secrets }
     }
 
-    /// Starts a process with the tasks that serve it.
-    pub fn open(&self, terms: Terms, idle_max: Duration) -> Result<Open, CallError> {
+    /// Starts a process with the tasks that serve it. Dropping this starts none.
+    pub async fn open(&self, terms: Terms, idle_max: Duration) -> Result<Open, CallError> {
         let (env, hidden) = self.env()?;
         let program = Program {
             command: &self.transport.command,
@@ -37,7 +37,8 @@ impl Stdio {
             env,
             cwd: self.transport.cwd.as_deref(),
         };
-        let Started { process, stdin, stdout, stderr } = process::start(program).map_err(|error| {
+        let launch = process::launch(program, self.transport.memory_bytes_max, &terms.meters);
+        let Started { process, stdin, stdout, stderr } = launch.await.map_err(|error| {
             self.unreachable(format!("{:?} cannot be started: {error}", self.transport.command))
         })?;
         tracing::debug!(backend = %self.backend, command = self.transport.command, "process started");
