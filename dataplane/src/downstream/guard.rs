@@ -4,10 +4,18 @@
 //! that an attacker's DNS points there. So `Host` must be a name of this node
 //! and `Origin`, where a browser sends one, a page that may use it.
 
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 
-use super::DoorOptions;
+use super::{DoorOptions, body::Body, reply};
 use crate::mcp::RpcError;
+
+/// What a page may send of its own will.
+const ALLOWED_HEADERS: &str = "content-type, accept, authorization, x-api-key, last-event-id, mcp-session-id, \
+                               mcp-protocol-version, mcp-method, mcp-name";
+/// Names that a browser asks for, looked at.
+const ASKED_HEADERS_MAX: usize = 64;
+/// How long a browser need not ask again; most keep it no longer than two hours.
+const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("7200");
 
 /// Refuses foreign hosts and origins. Gives back the origin that CORS must name.
 ///
@@ -40,17 +48,42 @@ pub fn check(options: &DoorOptions, headers: &HeaderMap, uri: &Uri) -> Result<Op
     Ok(Some(origin.clone()))
 }
 
-/// Lets the page that asked read the answer.
-pub fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
-    const ALLOWED: &str = "content-type, accept, authorization, last-event-id, mcp-session-id, \
-                           mcp-protocol-version, mcp-method, mcp-name";
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+/// Answers a browser that asks what it may send; it shows no credentials with
+/// that. Only for an origin that was let through.
+pub fn preflight(asked: &HeaderMap) -> Response<Body> {
+    let mut response = reply::empty(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(asked));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS);
+    response
+}
+
+/// What is always allowed, and the protocol's own that a page asks for: their
+/// names follow from a tool's schema (`Mcp-Param-*`), and no pattern can be given.
+fn allowed_headers(asked: &HeaderMap) -> HeaderValue {
+    let asked = asked.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let names = asked.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let mut allowed = ALLOWED_HEADERS.to_owned();
+    for name in names.take(ASKED_HEADERS_MAX) {
+        // Only what is a name: the text goes into our answer.
+        let Ok(name) = HeaderName::from_bytes(name.trim().as_bytes()) else { continue };
+        if name.as_str().starts_with("mcp-") {
+            allowed.push_str(", ");
+            allowed.push_str(name.as_str());
+        }
+    }
+    HeaderValue::try_from(allowed).expect("names of headers and commas are visible ASCII")
+}
+
+/// Lets the page that asked read the answer. Cookies are never allowed: with
+/// them any page could call as the one who is logged in.
+pub fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("mcp-session-id, mcp-protocol-version, www-authenticate"),
+        HeaderValue::from_static("mcp-session-id, mcp-protocol-version, www-authenticate, retry-after"),
     );
 }
 
@@ -147,6 +180,30 @@ mod tests {
         ] {
             assert!(!verdict("localhost", Some(origin), &options), "{origin}");
         }
+    }
+
+    #[test]
+    fn a_page_may_send_the_protocols_headers_and_no_others() {
+        let mut asked = HeaderMap::new();
+        let names = "mcp-param-city, x-evil, Mcp-Param-Zip ,content-type, mcp-bad name";
+        asked.insert(header::ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static(names));
+        let response = preflight(&asked);
+        let header = |name| response.headers().get(name).unwrap().to_str().unwrap();
+        let allowed = header(header::ACCESS_CONTROL_ALLOW_HEADERS);
+        assert_eq!(allowed, format!("{ALLOWED_HEADERS}, mcp-param-city, mcp-param-zip"));
+        assert_eq!(header(header::ACCESS_CONTROL_MAX_AGE), "7200");
+        assert_eq!(header(header::ACCESS_CONTROL_ALLOW_METHODS), "GET, POST, DELETE");
+        assert!(response.headers().get(header::ACCESS_CONTROL_ALLOW_CREDENTIALS).is_none());
+    }
+
+    #[test]
+    fn an_answer_names_the_page_that_may_read_it() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::VARY, HeaderValue::from_static("accept"));
+        allow_origin(&mut headers, HeaderValue::from_static("http://localhost:1"));
+        assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "http://localhost:1");
+        assert_eq!(headers.get_all(header::VARY).iter().count(), 2);
+        assert!(headers.get(header::ACCESS_CONTROL_ALLOW_CREDENTIALS).is_none());
     }
 
     #[test]
