@@ -2,25 +2,36 @@
 //!
 //! ```text
 //!  socket ─► guard (Host, Origin) ─► path ─► gateway ─┬─ modern: one request, one response   (modern.rs)
-//!                                                     └─ legacy: sessions, streams            (legacy.rs)
+//!                                                     ├─ legacy: sessions, streams            (legacy.rs)
+//!                                                     └─ both ways on one connection          (duplex.rs)
+//!                                                          websocket.rs, sse.rs; stdin: stdio.rs
 //! ```
 //!
 //! A door frames messages and keeps what its era needs; what a message means is
 //! the pipeline's business. The era of a request is decided here, once.
 
+mod auth;
 mod body;
+mod duplex;
 mod guard;
 mod legacy;
 mod meters;
 mod modern;
+mod ndjson;
+mod outlet;
+mod path;
 mod reply;
 mod running;
 mod session;
+mod sse;
+pub mod stdio;
 mod stream;
+mod websocket;
 
 use std::{
     convert::Infallible,
     io,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,18 +39,25 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, Method as HttpMethod, Request, Response, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use mt_proto::resource::ResourceName;
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use self::{body::Body, meters::Meters, reply::refuse, session::Sessions};
+use self::{
+    auth::Auth,
+    body::Body,
+    meters::Meters,
+    path::{Path, Service},
+    reply::refuse,
+    session::Sessions,
+};
 use crate::{
     gateway::{call::Identity, view::GatewayView},
     mcp::{Era, Limits, Message, ProtocolVersion, RpcError, envelope, headers, meta::Meta, version},
@@ -77,9 +95,12 @@ struct Doors {
     node: Arc<Node>,
     options: DoorOptions,
     sessions: Sessions,
+    /// Event streams that POSTs belong to.
+    streams: sse::Streams,
+    /// Connections that carry messages both ways: they have a drain of their own.
+    conversations: TaskTracker,
+    auth: Auth,
     meters: Meters,
-    /// Who everybody is until authentication says more.
-    anonymous: Arc<Identity>,
 }
 
 /// Serves clients until the shutdown, then lets requests that are under way
@@ -93,13 +114,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let doors = Arc::new(Doors {
-        sessions: Sessions::new(&options.node_id),
-        meters: Meters::new(),
-        anonymous: Identity::anonymous(),
-        options,
-        node,
-    });
+    let doors = Doors::new(node, options);
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -128,8 +143,8 @@ pub async fn serve(
             }
             accepted = listener.accept() => accepted,
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "accept failed, trying again");
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -143,9 +158,9 @@ pub async fn serve(
         let service = service_fn(move |request| {
             begins.store(true, Ordering::Relaxed);
             let doors = shared.clone();
-            async move { Ok::<_, Infallible>(handle(doors, request).await) }
+            async move { Ok::<_, Infallible>(handle(doors, peer.ip(), request).await) }
         });
-        let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
         let connection = graceful.watch(connection);
         let shared = doors.clone();
         doors.node.tracker.spawn(async move {
@@ -162,7 +177,9 @@ pub async fn serve(
         });
     }
     drop(listener);
-    _ = tokio::time::timeout(DRAIN_MAX, graceful.shutdown()).await;
+    doors.conversations.close();
+    let drained = async { tokio::join!(graceful.shutdown(), doors.conversations.wait()) };
+    _ = tokio::time::timeout(DRAIN_MAX, drained).await;
     Ok(())
 }
 
@@ -182,6 +199,40 @@ fn sweep_sessions(doors: &Doors) {
     doors.meters.sessions.set(doors.sessions.len() as f64);
 }
 
+impl Doors {
+    fn new(node: Arc<Node>, options: DoorOptions) -> Arc<Self> {
+        Arc::new(Self {
+            sessions: Sessions::new(&options.node_id),
+            streams: sse::Streams::default(),
+            conversations: TaskTracker::new(),
+            meters: Meters::new(),
+            auth: Auth::new(node.tracker.clone()),
+            options,
+            node,
+        })
+    }
+
+    /// What a request to a gateway is served with.
+    ///
+    /// # Errors
+    /// What the client is told, and the status for doors that have one.
+    fn enter(
+        self: &Arc<Self>,
+        gateway: &str,
+        identity: Arc<Identity>,
+    ) -> Result<Door, (StatusCode, RpcError)> {
+        let table = self.node.table();
+        if table.snapshot.generation == 0 {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, RpcError::not_ready()));
+        }
+        let Some(view) = table.snapshot.gateways.get(gateway).cloned() else {
+            let error = RpcError::invalid_request(format!("there is no gateway {gateway:?} on this node"));
+            return Err((StatusCode::NOT_FOUND, error));
+        };
+        Ok(Door { identity, node: self.node.clone(), doors: self.clone(), table, view })
+    }
+}
+
 /// What every request needs: the configuration it is served with, and its gateway.
 struct Door {
     doors: Arc<Doors>,
@@ -191,15 +242,15 @@ struct Door {
     identity: Arc<Identity>,
 }
 
-async fn handle(doors: Arc<Doors>, request: Request<Incoming>) -> Response<Body> {
+async fn handle(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
     let origin = match guard::check(&doors.options, request.headers(), request.uri()) {
         Ok(origin) => origin,
         Err(error) => return refuse(StatusCode::FORBIDDEN, None, &error),
     };
     let mut response = if request.method() == HttpMethod::OPTIONS && origin.is_some() {
-        reply::empty(StatusCode::NO_CONTENT)
+        guard::preflight(request.headers())
     } else {
-        route(doors, request).await
+        route(doors, peer, request).await
     };
     if let Some(origin) = origin {
         guard::allow_origin(response.headers_mut(), origin);
@@ -207,53 +258,60 @@ async fn handle(doors: Arc<Doors>, request: Request<Incoming>) -> Response<Body>
     response
 }
 
-async fn route(doors: Arc<Doors>, request: Request<Incoming>) -> Response<Body> {
+async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path();
     if path == "/health" {
         return reply::health(&doors.node);
     }
-    let Some(name) = gateway_of(path) else {
+    let Some(Path { gateway, service }) = path::parse(path) else {
         let error = RpcError::invalid_request(format!(
             "nothing is served at {path:?}: gateways are at /g/NAME/mcp, the default one at /mcp"
         ));
         return refuse(StatusCode::NOT_FOUND, None, &error);
     };
-    let table = doors.node.table();
-    if table.snapshot.generation == 0 {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, None, &RpcError::not_ready());
-    }
-    let Some(view) = table.snapshot.gateways.get(name).cloned() else {
-        let error = RpcError::invalid_request(format!("there is no gateway {name:?} on this node"));
-        return refuse(StatusCode::NOT_FOUND, None, &error);
+    let config = &doors.node.snapshot().config;
+    let admitted = match doors.auth.admit(config, gateway, request.headers(), peer).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refusal.response(),
     };
-    let door = Door { identity: doors.anonymous.clone(), node: doors.node.clone(), doors, table, view };
-    match *request.method() {
-        HttpMethod::POST => post(door, request).await,
-        HttpMethod::GET => legacy::get(door, request.headers()),
-        HttpMethod::DELETE => legacy::delete(door, request.headers()),
-        _ => reply::method_not_allowed(),
-    }
+    let door = match doors.enter(gateway, admitted.identity.clone()) {
+        Ok(door) => door,
+        Err((status, error)) => return refuse(status, None, &error),
+    };
+    let end = admitted.ended(door.node.clone(), door.view.gateway.name.clone());
+    let response = match (service, request.method()) {
+        (Service::Streamable, &HttpMethod::POST) => post(door, request).await,
+        (Service::Streamable, &HttpMethod::GET) => legacy::get(door, request.headers()),
+        (Service::Streamable, &HttpMethod::DELETE) => legacy::delete(door, request.headers()),
+        (Service::Streamable, _) => reply::method_not_allowed(legacy::METHODS),
+        (Service::Events, &HttpMethod::GET) => sse::open(door),
+        (Service::Messages, &HttpMethod::POST) => sse::post(door, request).await,
+        (Service::WebSocket, &HttpMethod::GET) => return websocket::upgrade(door, request, end),
+        (Service::Events | Service::WebSocket, _) => reply::method_not_allowed("GET"),
+        (Service::Messages, _) => reply::method_not_allowed("POST"),
+    };
+    // What stays open does not outlive the right to it.
+    response.map(|body| body.until(end))
 }
 
-/// The gateway that a path names.
-fn gateway_of(path: &str) -> Option<&str> {
-    match path {
-        "/mcp" | "/mcp/streamable" | "/mcp/" => Some("default"),
-        _ => {
-            path.strip_prefix("/g/")?.strip_suffix("/mcp").filter(|name| name.parse::<ResourceName>().is_ok())
-        }
+/// The body of a POST, which must be JSON by its head.
+///
+/// # Errors
+/// How it is refused.
+async fn posted(head: &HeaderMap, incoming: Incoming) -> Result<Bytes, Response<Body>> {
+    if !headers::is_json(head) {
+        let error = RpcError::invalid_request("the content type must be application/json");
+        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, &error));
     }
+    let body = body::read(incoming, BODY_BYTES_MAX, BODY_MAX).await;
+    body.map_err(|error| refuse(error.status(), None, &error.to_rpc()))
 }
 
 async fn post(door: Door, request: Request<Incoming>) -> Response<Body> {
     let (head, incoming) = request.into_parts();
-    if !headers::is_json(&head.headers) {
-        let error = RpcError::invalid_request("the content type must be application/json");
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, &error);
-    }
-    let body = match body::read(incoming, BODY_BYTES_MAX, BODY_MAX).await {
+    let body = match posted(&head.headers, incoming).await {
         Ok(body) => body,
-        Err(error) => return refuse(error.status(), None, &error.to_rpc()),
+        Err(refusal) => return refusal,
     };
     if envelope::is_batch(&body) {
         return legacy::post_batch(door, &head.headers, body).await;

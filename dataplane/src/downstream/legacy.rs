@@ -19,9 +19,11 @@ use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use super::{
     Door,
     body::Body,
+    ndjson,
+    outlet::{Outlet, Queue, STALL_MAX},
     reply::{self, refuse},
     session::{Session, SessionError},
-    stream::{EventStream, RETRY_DEFAULT},
+    stream::RETRY_DEFAULT,
 };
 use crate::{
     gateway::{
@@ -30,7 +32,7 @@ use crate::{
         subscription::{changed_lists, digests},
     },
     mcp::{
-        Era, Key, Limits, Message, Method, Notification, Outcome, RawId, Request, Response as RpcResponse,
+        Era, Key, Limits, Message, Method, Notification, Outcome, Params, RawId, Request, Response as RpcResponse,
         RpcError, envelope, headers,
         meta::Initialize,
         splice::{self, Object},
@@ -41,7 +43,11 @@ use crate::{
 /// A bound for calls that are answered here; a backend's own comes later.
 const LOCAL_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 
-type Ended = Option<Result<Answer, CallError>>;
+/// What streamable HTTP has, where a session is known.
+pub const METHODS: &str = "POST, GET, DELETE";
+
+/// How a call's task ends.
+pub type Ended = Option<Result<Answer, CallError>>;
 
 /// Takes one message.
 pub async fn post(door: Door, head: &HeaderMap, message: Message, body: Bytes) -> Response<Body> {
@@ -55,7 +61,7 @@ pub async fn post(door: Door, head: &HeaderMap, message: Message, body: Bytes) -
     };
     session.touch();
     match message {
-        Message::Request(request) => call(door, session, request).await,
+        Message::Request(request) => call(door, session, request, ndjson::is_wanted(head)).await,
         Message::Notification(notification) => {
             notified(&door, &session, notification, body).await;
             reply::accepted()
@@ -67,35 +73,47 @@ pub async fn post(door: Door, head: &HeaderMap, message: Message, body: Bytes) -
     }
 }
 
-/// Opens a session. Nothing is asked of a backend: what the gateway can do is in
-/// the catalog.
 fn initialize(door: &Door, request: &Request) -> Response<Body> {
-    let asked = match Initialize::read(&request.params) {
-        Ok(asked) => asked,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, Some(&request.id), &error),
-    };
+    match open(door, &request.params) {
+        Ok(opened) => {
+            let mut response = reply::json(StatusCode::OK, splice::response(&request.id, &opened.result));
+            let token = HeaderValue::from_str(&opened.token).expect("tokens are visible ASCII");
+            response.headers_mut().insert(headers::SESSION_ID, token);
+            response
+        }
+        Err((status, error)) => refuse(status, Some(&request.id), &error),
+    }
+}
+
+/// A session that has been opened.
+pub struct Opened {
+    pub token: String,
+    pub session: Arc<Session>,
+    /// What `initialize` answers.
+    pub result: Bytes,
+}
+
+/// Opens a session with the params of `initialize`. Nothing is asked of a
+/// backend: what the gateway can do is in the catalog.
+///
+/// # Errors
+/// What the client is told, and the status for doors that have one.
+pub fn open(door: &Door, params: &Params) -> Result<Opened, (StatusCode, RpcError)> {
+    let asked = Initialize::read(params).map_err(|error| (StatusCode::BAD_REQUEST, error))?;
     let opened = door.doors.sessions.open(
         &door.node.keys(),
         &door.view.gateway.name,
         &door.identity,
         asked.version,
         asked.client_info,
-        asked.capabilities,
+        gateway::client_capabilities(asked.version, &asked.capabilities),
     );
     match opened {
-        Ok((token, _)) => {
-            let result = gateway::initialize(&door.view, asked.version);
-            let mut response = reply::json(StatusCode::OK, splice::response(&request.id, &result));
-            let token = HeaderValue::from_str(&token).expect("tokens are visible ASCII");
-            response.headers_mut().insert(headers::SESSION_ID, token);
-            response
+        Ok((token, session)) => {
+            Ok(Opened { token, session, result: gateway::initialize(&door.view, asked.version) })
         }
-        Err(SessionError::Full) => {
-            refuse(StatusCode::SERVICE_UNAVAILABLE, Some(&request.id), &RpcError::overloaded())
-        }
-        Err(error) => {
-            refuse(StatusCode::BAD_REQUEST, Some(&request.id), &RpcError::invalid_params(error.to_string()))
-        }
+        Err(SessionError::Full) => Err((StatusCode::SERVICE_UNAVAILABLE, RpcError::overloaded())),
+        Err(error) => Err((StatusCode::BAD_REQUEST, RpcError::invalid_params(error.to_string()))),
     }
 }
 
@@ -133,8 +151,9 @@ fn session(door: &Door, head: &HeaderMap) -> Result<Arc<Session>, Refusal> {
     })
 }
 
-/// Answers a request: JSON if the answer comes first, else a stream.
-async fn call(door: Door, session: Arc<Session>, request: Request) -> Response<Body> {
+/// Answers a request: JSON if the answer comes first, else a stream; of lines if
+/// the client wants those.
+async fn call(door: Door, session: Arc<Session>, request: Request, lines: bool) -> Response<Body> {
     let (id, version, began) = (request.id.clone(), session.client.version, Instant::now());
     let (node, doors) = (door.node.clone(), door.doors.clone());
     let Some((task, mut from_call)) = start(&door, &session, request) else {
@@ -145,28 +164,25 @@ async fn call(door: Door, session: Arc<Session>, request: Request) -> Response<B
     // The queue ends with the call, so nothing that was said before is missed.
     match from_call.recv().await {
         Some(first) => {
-            let stream = session.open_stream();
-            let reader = stream.attach(None);
-            if version.polls_sse() {
-                stream.prime(RETRY_DEFAULT);
-            }
-            let pump = Pump { session, stream };
+            let (outlet, response) = if lines { line_stream() } else { event_stream(&session) };
+            let pump = Pump { session, outlet };
             node.tracker.spawn(async move {
-                pump.run(first, from_call).await;
+                pump.run(Some(first), from_call).await;
                 if let Ok(Some(answer)) = task.await {
                     let (message, ok) = reply::message(&id, version, &answer);
-                    pump.stream.push(&message).await;
+                    pump.outlet.push(&message).await;
                     doors.meters.answered(Era::Legacy, ok, began.elapsed());
                 }
-                pump.stream.finish();
+                pump.outlet.finish();
             });
-            reply::events(body_of(reader))
+            response
         }
         None => match task.await {
             Ok(Some(answer)) => {
                 let (body, ok) = reply::message(&id, version, &answer);
                 doors.meters.answered(Era::Legacy, ok, began.elapsed());
-                reply::json(reply::status(version, &answer), body)
+                let status = reply::status(version, &answer);
+                if lines { ndjson::whole(status, &body) } else { reply::json(status, body) }
             }
             // Cancelled by the client, which expects no answer, or by the end of the session.
             Ok(None) => refuse(StatusCode::OK, Some(&id), &RpcError::cancelled()),
@@ -175,15 +191,16 @@ async fn call(door: Door, session: Arc<Session>, request: Request) -> Response<B
     }
 }
 
-/// Starts a call in a task of its own. None: its id is in use, or there are too many.
-fn start(
+/// Starts a call in a task of its own, which ends with nothing if it was
+/// cancelled. None: its id is in use, or there are too many.
+pub fn start(
     door: &Door,
     session: &Arc<Session>,
     request: Request,
 ) -> Option<(JoinHandle<Ended>, mpsc::Receiver<ToClient>)> {
     let running = session.begin(&request.id)?;
     if session.mark_upstream() {
-        attend(door.node.clone(), session.clone());
+        attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox.clone()));
     }
     let call = Call {
         id: request.id,
@@ -217,20 +234,20 @@ fn start(
     Some((task, from_call))
 }
 
-/// Carries what a callee says onto one stream of a session.
-struct Pump {
-    session: Arc<Session>,
-    stream: Arc<EventStream>,
+/// Carries what a callee says to the client of a session.
+pub struct Pump {
+    pub session: Arc<Session>,
+    pub outlet: Outlet,
 }
 
 impl Pump {
     /// Until the callee has said everything.
-    async fn run(&self, first: ToClient, mut from_callee: mpsc::Receiver<ToClient>) {
+    pub async fn run(&self, first: Option<ToClient>, mut from_callee: mpsc::Receiver<ToClient>) {
         let mut asked = FuturesUnordered::new();
-        let mut next = Some(first);
+        let mut next = first;
         loop {
             match next.take() {
-                Some(ToClient::Notify(message)) => self.stream.push(&message).await,
+                Some(ToClient::Notify(message)) => self.outlet.push(&message).await,
                 Some(ToClient::Pause { retry }) => self.pause(retry),
                 Some(ToClient::Ask(ask)) => {
                     let Ask { questions, mut replies } = ask;
@@ -240,7 +257,7 @@ impl Pump {
                         // Too many questions wait: the callee hears that nobody answers.
                         let Some((id, answer)) = self.session.ask() else { break };
                         let message = splice::request(&id, &question.method, Some(&question.params));
-                        self.stream.push(&message).await;
+                        self.outlet.push(&message).await;
                         waiting.push(answer);
                         ids.push(id);
                     }
@@ -265,7 +282,7 @@ impl Pump {
                 },
                 Some(withdrawn) = asked.next() => {
                     for id in withdrawn {
-                        self.stream.push(&cancelled(&id)).await;
+                        self.outlet.push(&cancelled(&id)).await;
                     }
                 }
             }
@@ -275,10 +292,7 @@ impl Pump {
     /// Lets a client that can come back do so, as the backend has done.
     fn pause(&self, retry: Option<std::time::Duration>) {
         if self.session.client.version.polls_sse() {
-            if let Some(retry) = retry {
-                self.stream.prime(retry);
-            }
-            self.stream.pause();
+            self.outlet.pause(retry);
         }
     }
 }
@@ -292,24 +306,39 @@ fn cancelled(id: &RawId) -> Bytes {
     splice::notification(&Method::Cancelled, Some(&params))
 }
 
+/// A stream that the client can come back to.
+fn event_stream(session: &Session) -> (Outlet, Response<Body>) {
+    let stream = session.open_stream();
+    let reader = stream.attach(None);
+    if session.client.version.polls_sse() {
+        stream.prime(RETRY_DEFAULT);
+    }
+    (Outlet::Events(stream), reply::events(body_of(reader)))
+}
+
+fn line_stream() -> (Outlet, Response<Body>) {
+    let queue = Queue::new(Some(STALL_MAX));
+    (Outlet::Lines(queue.clone()), ndjson::follow(queue))
+}
+
 fn body_of(reader: super::stream::Reader) -> Body {
     Body::stream(stream::unfold(reader, |mut reader| async move {
         reader.next().await.map(|chunk| (chunk, reader))
     }))
 }
 
-/// Looks after a session's own stream: what belongs to no call, and lists that change.
-fn attend(node: Arc<Node>, session: Arc<Session>) {
+/// Brings a session what belongs to no call, and tells it of lists that change.
+pub fn attend(node: Arc<Node>, session: Arc<Session>, outlet: Outlet) {
     let Some(mut events) = session.take_events() else { return };
     let tracker = node.tracker.clone();
     tracker.spawn(async move {
-        let pump = Pump { stream: session.inbox.clone(), session: session.clone() };
+        let pump = Pump { outlet: outlet.clone(), session: session.clone() };
         let lists = |node: &Node| node.snapshot().gateways.get(&session.gateway).map(|view| digests(view));
         let mut in_service = node.watch();
         let mut shown = lists(&node);
         let said = async {
             if let Some(first) = events.recv().await {
-                pump.run(first, events).await;
+                pump.run(Some(first), events).await;
             }
             std::future::pending::<()>().await;
         };
@@ -318,7 +347,7 @@ fn attend(node: Arc<Node>, session: Arc<Session>) {
                 let now = lists(&node);
                 if let (Some(before), Some(now)) = (&shown, &now) {
                     for message in changed_lists(before, now) {
-                        session.inbox.try_push(&message);
+                        outlet.try_push(&message);
                     }
                 }
                 shown = now;
@@ -330,11 +359,12 @@ fn attend(node: Arc<Node>, session: Arc<Session>) {
             () = session.ended.cancelled() => {}
             () = node.draining.cancelled() => {}
         }
-        session.inbox.finish();
+        outlet.finish();
     });
 }
 
-async fn notified(door: &Door, session: &Arc<Session>, notification: Notification, body: Bytes) {
+/// Takes what a client tells.
+pub async fn notified(door: &Door, session: &Arc<Session>, notification: Notification, body: Bytes) {
     match notification.method {
         // The session has been open since `initialize` was answered.
         Method::Initialized => {}
@@ -347,7 +377,8 @@ async fn notified(door: &Door, session: &Arc<Session>, notification: Notificatio
     }
 }
 
-fn replied(session: &Session, response: RpcResponse) {
+/// Takes what a client answers to a question.
+pub fn replied(session: &Session, response: RpcResponse) {
     let Some(id) = response.id else { return };
     session.reply(
         &id,
@@ -358,21 +389,36 @@ fn replied(session: &Session, response: RpcResponse) {
     );
 }
 
-/// A batch: only the one revision that has them, never with `initialize`.
+/// Takes a batch.
 pub async fn post_batch(door: Door, head: &HeaderMap, body: Bytes) -> Response<Body> {
     let session = match session(&door, head) {
-        Ok(session) if session.client.version.allows_batch() => session,
-        Ok(_) => {
-            let error = RpcError::invalid_request("this protocol version has no batches: send one message");
-            return refuse(StatusCode::BAD_REQUEST, None, &error);
-        }
+        Ok(session) => session,
         Err(refusal) => return refusal.response(None),
     };
     session.touch();
-    let messages = match envelope::split_batch(&body, Limits::CLIENT) {
-        Ok(messages) => messages,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, None, &RpcError::from(&error)),
-    };
+    match batch(&door, &session, &body, None).await {
+        Ok(Some(answers)) => reply::json(StatusCode::OK, answers),
+        Ok(None) => reply::accepted(),
+        Err(error) => refuse(StatusCode::BAD_REQUEST, None, &error),
+    }
+}
+
+/// The answers to a batch, as one array; none if nothing in it wants one. Only
+/// the one revision that has batches takes them, and never with `initialize`.
+/// What is said on the way goes to the outlet, if there is one.
+///
+/// # Errors
+/// Why none of it was taken.
+pub async fn batch(
+    door: &Door,
+    session: &Arc<Session>,
+    body: &Bytes,
+    outlet: Option<&Outlet>,
+) -> Result<Option<Bytes>, RpcError> {
+    if !session.client.version.allows_batch() {
+        return Err(RpcError::invalid_request("this protocol version has no batches: send one message"));
+    }
+    let messages = envelope::split_batch(body, Limits::CLIENT).map_err(|error| RpcError::from(&error))?;
     door.doors.meters.batch_messages.increment(messages.len() as u64);
     let version = session.client.version;
     let mut running = Vec::new();
@@ -385,7 +431,7 @@ pub async fn post_batch(door: Door, head: &HeaderMap, body: Bytes) -> Response<B
             }
             Ok(Message::Request(request)) => {
                 let id = request.id.clone();
-                match start(&door, &session, request) {
+                match start(door, session, request) {
                     Some((task, from_call)) => running.push((id, task, from_call)),
                     None => {
                         let error =
@@ -394,25 +440,28 @@ pub async fn post_batch(door: Door, head: &HeaderMap, body: Bytes) -> Response<B
                     }
                 }
             }
-            Ok(Message::Notification(notification)) => notified(&door, &session, notification, bytes).await,
-            Ok(Message::Response(response)) => replied(&session, response),
+            Ok(Message::Notification(notification)) => notified(door, session, notification, bytes).await,
+            Ok(Message::Response(response)) => replied(session, response),
             Err(error) => answers.push(splice::error_response(error.id.as_ref(), &RpcError::from(&error))),
         }
     }
-    if running.is_empty() && answers.is_empty() {
-        return reply::accepted();
-    }
     let running = running.into_iter().map(|(id, task, mut from_call)| async move {
-        // One JSON array has no place for what is said on the way; what comes is
-        // taken, so that no backend waits, and dropped questions tell it so.
-        while from_call.recv().await.is_some() {}
+        match outlet {
+            Some(outlet) => {
+                let pump = Pump { session: session.clone(), outlet: outlet.clone() };
+                pump.run(None, from_call).await;
+            }
+            // One JSON array has no place for what is said on the way; what comes is
+            // taken, so that no backend waits, and dropped questions tell it so.
+            None => while from_call.recv().await.is_some() {},
+        }
         let answer = task.await.ok().flatten()?;
         Some(reply::message(&id, version, &answer).0)
     });
     // All at once: a call that waits for its turn may wait for one behind it.
     answers.extend(join_all(running).await.into_iter().flatten());
     if answers.is_empty() {
-        return reply::accepted();
+        return Ok(None);
     }
     let mut array = vec![b'['];
     for (at, answer) in answers.iter().enumerate() {
@@ -422,7 +471,7 @@ pub async fn post_batch(door: Door, head: &HeaderMap, body: Bytes) -> Response<B
         array.extend_from_slice(answer);
     }
     array.push(b']');
-    reply::json(StatusCode::OK, array.into())
+    Ok(Some(array.into()))
 }
 
 /// The session's own stream, or one that the client comes back to.
@@ -430,12 +479,12 @@ pub fn get(door: Door, head: &HeaderMap) -> Response<Body> {
     let session = match session(&door, head) {
         Ok(session) => session,
         // Without a session there is nothing to stream: modern clients have no GET.
-        Err(Refusal::Missing) => return reply::method_not_allowed(),
+        Err(Refusal::Missing) => return reply::method_not_allowed(METHODS),
         Err(refusal) => return refusal.response(None),
     };
     session.touch();
     if session.mark_upstream() {
-        attend(door.node.clone(), session.clone());
+        attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox.clone()));
     }
     let wanted = head.get(headers::LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     let reader = match wanted.and_then(|id| session.resume(id)) {
@@ -454,15 +503,15 @@ pub fn delete(door: Door, head: &HeaderMap) -> Response<Body> {
             close_upstream(&door.node, &session);
             reply::empty(StatusCode::NO_CONTENT)
         }
-        Err(Refusal::Missing) => reply::method_not_allowed(),
+        Err(Refusal::Missing) => reply::method_not_allowed(METHODS),
         Err(refusal) => refusal.response(None),
     }
 }
 
 /// Closes what backends hold for a session that has ended.
 pub fn close_upstream(node: &Arc<Node>, session: &Arc<Session>) {
-    let (upstreams, client) = (node.upstreams(), session.client.clone());
-    node.tracker.spawn(async move { gateway::end_session(&upstreams, &client).await });
+    let (node, client) = (node.clone(), session.client.clone());
+    node.tracker.clone().spawn(async move { gateway::end_session(&node, &client).await });
 }
 
 #[cfg(test)]
@@ -494,7 +543,7 @@ mod tests {
             )
             .unwrap();
         let (caller, mut said) = Caller::channel();
-        let pump = Pump { stream: session.inbox.clone(), session: session.clone() };
+        let pump = Pump { outlet: Outlet::Events(session.inbox.clone()), session: session.clone() };
         let mut reader = session.inbox.attach(None);
         let asking = async {
             let question =
@@ -505,7 +554,7 @@ mod tests {
         };
         let pumping = async {
             let first = said.recv().await.unwrap();
-            pump.run(first, said).await;
+            pump.run(Some(first), said).await;
         };
         let reading = async {
             let asked = reader.next().await.unwrap();

@@ -6,10 +6,80 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::mcp::Era;
 
+/// How a conversation is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    WebSocket,
+    Sse,
+    Stdio,
+}
+
+impl Carrier {
+    const ALL: [Self; 3] = [Self::WebSocket, Self::Sse, Self::Stdio];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Sse => "sse",
+            Self::Stdio => "stdio",
+        }
+    }
+}
+
+/// Why a conversation has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The client has left.
+    Client,
+    /// The node stops.
+    Drained,
+    /// The client did not read.
+    Stalled,
+    /// The client may call no longer.
+    Barred,
+    /// It answered no ping.
+    Silent,
+    TooLong,
+    /// What came was not what the transport carries.
+    Unsupported,
+    /// Its frames were wrong, or the connection broke.
+    Broken,
+}
+
+impl Closed {
+    const ALL: [Self; 8] = [
+        Self::Client,
+        Self::Drained,
+        Self::Stalled,
+        Self::Barred,
+        Self::Silent,
+        Self::TooLong,
+        Self::Unsupported,
+        Self::Broken,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Drained => "drained",
+            Self::Stalled => "stalled",
+            Self::Barred => "barred",
+            Self::Silent => "silent",
+            Self::TooLong => "too_long",
+            Self::Unsupported => "unsupported",
+            Self::Broken => "broken",
+        }
+    }
+}
+
 /// The doors' metrics.
 pub struct Meters {
     pub connections: Gauge,
     pub sessions: Gauge,
+    /// Of clients, that found too many waiting.
+    pub notifications_dropped: Counter,
+    conversations: [Gauge; Carrier::ALL.len()],
+    closed: [[Counter; Closed::ALL.len()]; Carrier::ALL.len()],
     pub batch_messages: Counter,
     /// By era, then answered with a result or an error.
     requests: [[Counter; 2]; 2],
@@ -27,6 +97,18 @@ impl Meters {
         Self {
             connections: gauge!("mt_downstream_connections"),
             sessions: gauge!("mt_downstream_sessions"),
+            notifications_dropped: counter!("mt_downstream_notifications_dropped_total"),
+            conversations: Carrier::ALL
+                .map(|carrier| gauge!("mt_downstream_conversations", "transport" => carrier.as_str())),
+            closed: Carrier::ALL.map(|carrier| {
+                Closed::ALL.map(|closed| {
+                    counter!(
+                        "mt_downstream_conversations_closed_total",
+                        "transport" => carrier.as_str(),
+                        "reason" => closed.as_str(),
+                    )
+                })
+            }),
             batch_messages: counter!("mt_downstream_batch_messages_total"),
             requests: eras.map(|e| {
                 ["result", "error"].map(
@@ -35,6 +117,17 @@ impl Meters {
             }),
             seconds: eras.map(|e| histogram!("mt_downstream_request_seconds", "era" => era(e))),
         }
+    }
+
+    /// Counts a conversation that begins.
+    pub fn opened(&self, carrier: Carrier) {
+        self.conversations[carrier as usize].increment(1.0);
+    }
+
+    /// Counts its end.
+    pub fn closed(&self, carrier: Carrier, why: Closed) {
+        self.conversations[carrier as usize].decrement(1.0);
+        self.closed[carrier as usize][why as usize].increment(1);
     }
 
     /// Counts a request that has been answered.

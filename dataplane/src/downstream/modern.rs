@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{
     Door,
     body::Body,
+    ndjson,
     reply::{self, refuse},
     running::{Running, Step},
     stream::KEEP_ALIVE_EVERY,
@@ -30,7 +31,8 @@ const PARAM_HEADERS_MAX: usize = 64;
 /// Takes one message.
 pub async fn post(door: Door, head: &HeaderMap, message: Message, meta: &Meta) -> Response<Body> {
     match message {
-        Message::Request(request) => match admit(&door, head, &request, meta) {
+        Message::Request(request) => match admit(&door, Some(head), &request, meta) {
+            Ok(call) if ndjson::is_wanted(head) => ndjson::run(Running::start(door, call)).await,
             Ok(call) => run(door, call).await,
             Err((status, error)) => refuse(status, Some(&request.id), &error),
         },
@@ -43,17 +45,21 @@ pub async fn post(door: Door, head: &HeaderMap, message: Message, meta: &Meta) -
     }
 }
 
-/// Checks what a modern request must say, in its body and around it.
-fn admit(
+/// Checks what a modern request must say, in its body and around it. Only HTTP
+/// has headers that repeat it.
+///
+/// # Errors
+/// What the client is told, and the status for doors that have one.
+pub fn admit(
     door: &Door,
-    head: &HeaderMap,
+    head: Option<&HeaderMap>,
     request: &Request,
     meta: &Meta,
 ) -> Result<Call, (StatusCode, RpcError)> {
     let bad = |error: RpcError| (StatusCode::BAD_REQUEST, error);
     // Before the body's version is judged: a header that says something else is
     // a mismatch, whatever either of them names.
-    if let Some(claimed) = meta.protocol_version() {
+    if let (Some(head), Some(claimed)) = (head, meta.protocol_version()) {
         headers::check_version(head, &claimed).map_err(bad)?;
     }
     let modern = meta.modern().map_err(|error| match meta.protocol_version() {
@@ -63,12 +69,15 @@ fn admit(
         }
         _ => bad(error),
     })?;
-    headers::check(head, modern.version.as_str(), &request.method, &request.params).map_err(bad)?;
+    if let Some(head) = head {
+        headers::check(head, modern.version.as_str(), &request.method, &request.params).map_err(bad)?;
+    }
     if !request.method.exists_in(modern.version) || !(request.method.is_for_server()) {
         return Err((StatusCode::NOT_FOUND, RpcError::method_not_found(request.method.as_str())));
     }
     let param_headers: Vec<_> = head
-        .iter()
+        .into_iter()
+        .flatten()
         .filter(|(name, _)| name.as_str().starts_with(headers::PARAM_PREFIX))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();

@@ -72,9 +72,9 @@ pub fn accepted() -> Response<Body> {
     empty(StatusCode::ACCEPTED)
 }
 
-pub fn method_not_allowed() -> Response<Body> {
+pub fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
