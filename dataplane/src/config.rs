@@ -12,6 +12,7 @@ use std::{
 
 use clap::Parser;
 use http::Uri;
+use mt_proto::resource::ResourceName;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 /// Where a control plane is, unless told otherwise.
@@ -20,6 +21,12 @@ pub const CONTROL: &str = "http://127.0.0.1:7001";
 pub const LISTEN: &str = "127.0.0.1:3001";
 /// Where operators are served, unless told otherwise.
 pub const ADMIN: &str = "127.0.0.1:9901";
+/// Nodes that serve one client each come and go: their ports must not collide.
+const FREE_PORT: &str = "127.0.0.1:0";
+/// The gateway of a client on stdin, unless told otherwise.
+const DEFAULT_GATEWAY: &str = "default";
+/// Where other nodes are served, unless told otherwise.
+pub const RELAY: &str = "127.0.0.1:0";
 /// The longest node id.
 pub const NODE_ID_BYTES_MAX: usize = 128;
 /// How many labels a node may have, and how long their keys and values may be.
@@ -36,12 +43,25 @@ pub struct Args {
     /// Address of the control plane; several are tried in turn
     #[arg(long, env = "MT_CONTROL", value_name = "URL", value_delimiter = ',', default_value = CONTROL)]
     control: Vec<String>,
-    /// Where clients are served; port 0 takes a free one
-    #[arg(long, env = "MT_LISTEN", value_name = "ADDRESS", default_value = LISTEN)]
-    listen: SocketAddr,
-    /// Where operators are served: /livez, /readyz, /metrics, /config_dump
-    #[arg(long, env = "MT_ADMIN", value_name = "ADDRESS", default_value = ADMIN)]
-    admin: SocketAddr,
+    /// Where clients are served; port 0 takes a free one [default: 127.0.0.1:3001, nowhere with --stdio]
+    #[arg(long, env = "MT_LISTEN", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where operators are served: /livez, /readyz, /metrics, /config_dump [default: 127.0.0.1:9901,
+    /// a free port with --stdio]
+    #[arg(long, env = "MT_ADMIN", value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Serve the client that has started this command, on stdin and stdout; end when it closes stdin
+    #[arg(long)]
+    stdio: bool,
+    /// Which gateway that client gets
+    #[arg(long, env = "MT_GATEWAY", value_name = "NAME", default_value = DEFAULT_GATEWAY, requires = "stdio")]
+    gateway: String,
+    /// Where the other nodes of the fleet are served; port 0 takes a free one
+    #[arg(long, env = "MT_RELAY_LISTEN", value_name = "ADDRESS", default_value = RELAY)]
+    relay_listen: SocketAddr,
+    /// URL under which the other nodes reach this one [default: the listening address]
+    #[arg(long, env = "MT_RELAY_ADVERTISE", value_name = "URL")]
+    relay_advertise: Option<String>,
     /// Where the last good configuration is kept [default: magictunnel/ID in the user's cache directory]
     #[arg(long, env = "MT_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
@@ -88,8 +108,15 @@ pub struct Options {
     pub node_id: String,
     /// At least one.
     pub control: Vec<Uri>,
-    pub listen: SocketAddr,
+    /// None: no client is served over HTTP.
+    pub listen: Option<SocketAddr>,
     pub admin: SocketAddr,
+    /// The gateway of the client on stdin, if there is one.
+    pub stdio: Option<ResourceName>,
+    /// For the other nodes of the fleet.
+    pub relay_listen: SocketAddr,
+    /// None: the address that was bound.
+    pub relay_advertise: Option<String>,
     /// None: nothing is kept, and a start needs the control plane.
     pub cache_dir: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
@@ -120,8 +147,12 @@ pub enum Invalid {
     LabelTwice { key: String },
     #[error("a node has at most {LABELS_MAX} labels, these are {count}")]
     Labels { count: usize },
+    #[error("{name:?} is not the name of a gateway")]
+    Gateway { name: String },
     #[error("{url:?} is not a URL that clients can use, such as http://10.0.0.7:3001")]
     Advertise { url: String },
+    #[error("{url:?} is not a URL that other nodes can use, such as http://10.0.0.7:3002")]
+    RelayAdvertise { url: String },
     #[error(
         "refusing to serve on {address}: there is no TLS, and others than this machine could use it; \
          take a loopback address, or add --insecure if the network in front of it is trusted"
@@ -135,12 +166,27 @@ impl Args {
     /// # Errors
     /// What is wrong, and what to do about it.
     pub fn check(&self) -> Result<Options, Invalid> {
-        let node_id = self.node_id.clone().unwrap_or_else(host_name);
+        let node_id = self.node_id.clone().unwrap_or_else(|| match self.stdio {
+            // Several may run on one host, beside a node that serves others.
+            true => format!("{}-stdio-{}", host_name(), std::process::id()),
+            false => host_name(),
+        });
+        // They share what was kept: who comes second goes without.
+        let kept_by = if self.stdio && self.node_id.is_none() { "stdio" } else { &node_id };
+        let stdio = self.stdio.then(|| gateway(&self.gateway)).transpose()?;
+        let fixed = |address: &str| address.parse().expect("it is an address");
+        let (listen, admin) = match self.stdio {
+            true => (None, fixed(FREE_PORT)),
+            false => (Some(fixed(LISTEN)), fixed(ADMIN)),
+        };
         let options = Options {
             control: self.control.iter().map(|url| control(url)).collect::<Result<_, _>>()?,
-            listen: self.listen,
-            admin: self.admin,
-            cache_dir: self.cache_dir.clone().or_else(|| cache_dir(&node_id, |name| env::var_os(name))),
+            listen: self.listen.or(listen),
+            admin: self.admin.unwrap_or(admin),
+            stdio,
+            relay_listen: self.relay_listen,
+            relay_advertise: self.relay_advertise.as_deref().map(relay_advertise).transpose()?,
+            cache_dir: self.cache_dir.clone().or_else(|| cache_dir(kept_by, |name| env::var_os(name))),
             labels: labels(&self.labels)?,
             advertise: self.advertise.as_deref().map(advertise).transpose()?,
             allowed_hosts: self.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
@@ -151,7 +197,8 @@ impl Args {
         if !is_node_id(&options.node_id) {
             return Err(Invalid::NodeId { id: options.node_id });
         }
-        match [options.listen, options.admin].into_iter().find(|address| !address.ip().is_loopback()) {
+        let addresses = [options.listen, Some(options.admin), Some(options.relay_listen)];
+        match addresses.into_iter().flatten().find(|address| !address.ip().is_loopback()) {
             Some(address) if !self.insecure => Err(Invalid::Exposed { address }),
             _ => Ok(options),
         }
@@ -167,6 +214,11 @@ impl Options {
     /// Where operators reach it.
     pub fn admin_url(&self, bound: SocketAddr) -> String {
         reachable(bound)
+    }
+
+    /// Where the other nodes reach it.
+    pub fn relay_url(&self, bound: SocketAddr) -> String {
+        self.relay_advertise.clone().unwrap_or_else(|| reachable(bound))
     }
 }
 
@@ -205,6 +257,20 @@ fn advertise(url: &str) -> Result<String, Invalid> {
         }
         _ => Err(Invalid::Advertise { url: url.to_owned() }),
     }
+}
+
+/// The path to a node has no TLS of its own yet.
+fn relay_advertise(url: &str) -> Result<String, Invalid> {
+    match url::Url::parse(url) {
+        Ok(parsed) if parsed.scheme() == "http" && parsed.has_host() && parsed.path() == "/" => {
+            Ok(url.trim_end_matches('/').to_owned())
+        }
+        _ => Err(Invalid::RelayAdvertise { url: url.to_owned() }),
+    }
+}
+
+fn gateway(name: &str) -> Result<ResourceName, Invalid> {
+    name.parse().map_err(|_| Invalid::Gateway { name: name.to_owned() })
 }
 
 fn labels(given: &[String]) -> Result<BTreeMap<String, String>, Invalid> {
@@ -251,8 +317,22 @@ mod tests {
         let exposed = Invalid::Exposed { address: "0.0.0.0:3001".parse().unwrap() };
         assert_eq!(check(&["--listen", "0.0.0.0:3001"]).err(), Some(exposed));
         assert!(check(&["--admin", "[::]:9901"]).is_err());
+        assert!(check(&["--relay-listen", "0.0.0.0:3002"]).is_err());
         assert!(check(&["--listen", "0.0.0.0:3001", "--insecure"]).is_ok());
         assert!(check(&["--listen", "[::1]:0"]).is_ok());
+    }
+
+    #[test]
+    fn a_node_for_the_client_on_stdin_takes_no_port_that_another_may_have() {
+        let options = check(&["--stdio", "--gateway", "team"]).unwrap();
+        assert_eq!((options.listen, options.admin.port()), (None, 0));
+        assert_eq!(options.stdio.unwrap().as_str(), "team");
+        assert!(check(&["--stdio", "--listen", "127.0.0.1:0"]).unwrap().listen.is_some());
+        assert!(check(&[]).unwrap().stdio.is_none());
+        assert!(check(&["--stdio", "--gateway", "Not One"]).is_err());
+        assert!(Args::try_parse_from(["mt-dataplane", "--gateway", "team"]).is_err());
+        let alone = Args::try_parse_from(["mt-dataplane", "--stdio"]).unwrap().check().unwrap();
+        assert!(alone.node_id.contains("-stdio-"), "{}", alone.node_id);
     }
 
     #[test]
@@ -288,6 +368,16 @@ mod tests {
         let options = check(&["--advertise", "https://mcp.example.com/"]).unwrap();
         assert_eq!(options.mcp_url("127.0.0.1:1".parse().unwrap()), "https://mcp.example.com");
         assert!(check(&["--advertise", "mcp.example.com"]).is_err());
+    }
+
+    #[test]
+    fn other_nodes_are_told_where_the_relay_is() {
+        let options = check(&["--relay-advertise", "http://10.0.0.7:3002/"]).unwrap();
+        assert_eq!(options.relay_url("127.0.0.1:1".parse().unwrap()), "http://10.0.0.7:3002");
+        assert_eq!(check(&[]).unwrap().relay_url("127.0.0.1:1".parse().unwrap()), "http://127.0.0.1:1");
+        for url in ["10.0.0.7:3002", "https://a:1", "http://a:1/x"] {
+            assert!(check(&["--relay-advertise", url]).is_err(), "{url}");
+        }
     }
 
     #[test]

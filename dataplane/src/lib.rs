@@ -24,6 +24,7 @@ pub mod lister;
 pub mod mcp;
 pub mod metrics;
 pub mod node;
+pub mod relay;
 mod run;
 pub mod seal;
 pub mod snapshot;

@@ -13,6 +13,8 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    gateway::{KeptSessions, park::Parks},
+    relay::Relay,
     seal::KeyRing,
     snapshot::Snapshot,
     upstream::{Shared, Upstream},
@@ -40,9 +42,14 @@ pub struct Node {
     pub tracker: TaskTracker,
     /// No new calls are taken: streams that would never end do.
     pub draining: CancellationToken,
+    /// Calls that wait for their modern clients.
+    pub parks: Arc<Parks>,
     table: ArcSwap<Table>,
     in_service: watch::Sender<(u64, u64)>,
-    keys: ArcSwap<KeyRing>,
+    keys: Arc<ArcSwap<KeyRing>>,
+    relay: Arc<Relay>,
+    /// What legacy sessions have left with backends that keep nothing.
+    pub bridged: KeptSessions,
     upstream_shared: Arc<Shared>,
     installing: Mutex<()>,
 }
@@ -64,14 +71,19 @@ impl Node {
         draining: CancellationToken,
         stopped: CancellationToken,
     ) -> Arc<Self> {
+        let keys = Arc::new(ArcSwap::from_pointee(KeyRing::ephemeral()));
+        let relay = Relay::new(tag.clone(), keys.clone());
         Arc::new(Self {
             tag,
-            upstream_shared: Shared::new(tracker.clone(), stopped),
+            upstream_shared: Shared::among_nodes(tracker.clone(), stopped, relay.clone()),
+            relay,
             tracker,
             draining,
+            parks: Arc::default(),
             table: ArcSwap::default(),
             in_service: watch::Sender::new((0, 0)),
-            keys: ArcSwap::from_pointee(KeyRing::ephemeral()),
+            keys,
+            bridged: KeptSessions::default(),
             installing: Mutex::new(()),
         })
     }
@@ -102,6 +114,8 @@ impl Node {
             upstreams.insert(name.clone(), upstream);
         }
         let version = (snapshot.generation, snapshot.catalog_revision);
+        let selectors = snapshot.gateways.values().map(|view| &view.gateway);
+        self.relay.set_selectors(selectors.map(|g| (g.name.clone(), g.nodes.clone())).collect());
         let table = Arc::new(Table { snapshot, upstreams });
         self.table.store(table.clone());
         self.in_service.send_replace(version);
@@ -138,6 +152,11 @@ impl Node {
     /// are among the new ones.
     pub fn set_keys(&self, keys: KeyRing) {
         self.keys.store(Arc::new(keys));
+    }
+
+    /// The way to the other nodes.
+    pub fn relay(&self) -> &Arc<Relay> {
+        &self.relay
     }
 
     pub fn keys(&self) -> Arc<KeyRing> {

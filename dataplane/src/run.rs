@@ -1,7 +1,7 @@
 //! Puts the parts of a node together, starts them, and ends them in order.
 //!
 //! ```text
-//!  this runtime      downstream, gateway, upstream, lister
+//!  this runtime      downstream, gateway, upstream, lister, relay
 //!  "mt-control"      discovery, link, cache, admin            (one thread, its own runtime)
 //! ```
 //!
@@ -42,6 +42,7 @@ use crate::{
     link::Link,
     lister::{self, Catalogs, Leases},
     node::{self, Node},
+    relay,
 };
 
 /// How long processes and connections may take to end, after the calls have.
@@ -50,8 +51,10 @@ pub const STOP_MAX: Duration = Duration::from_secs(10);
 /// Where a node was bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
-    pub mcp: SocketAddr,
+    /// None: nothing is served over HTTP.
+    pub mcp: Option<SocketAddr>,
     pub admin: SocketAddr,
+    pub relay: SocketAddr,
 }
 
 /// Why a node cannot start, or could not go on.
@@ -61,6 +64,8 @@ pub enum Error {
     Bind { whom: &'static str, address: SocketAddr, source: io::Error },
     #[error("cannot start the control thread")]
     Thread(#[source] io::Error),
+    #[error("clients cannot be served")]
+    Doors(#[source] io::Error),
     #[error("{part} ended by itself")]
     Ended { part: &'static str },
 }
@@ -75,11 +80,16 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: oneshot::Sender<Bound>,
 ) -> Result<(), Error> {
-    let clients = bind("clients", options.listen).await?;
+    let clients = match options.listen {
+        Some(address) => Some(bind("clients", address).await?),
+        None => None,
+    };
     let operators = bind("operators", options.admin).await?;
+    let nodes = bind("other nodes", options.relay_listen).await?;
     let bound = Bound {
-        mcp: clients.local_addr().unwrap_or(options.listen),
+        mcp: clients.as_ref().and_then(|clients| clients.local_addr().ok()),
         admin: operators.local_addr().unwrap_or(options.admin),
+        relay: nodes.local_addr().unwrap_or(options.relay_listen),
     };
 
     // Calls that run at the shutdown still need what `stop` ends.
@@ -118,20 +128,26 @@ pub async fn run(
     let mut control = start_control(parts, stop.clone())?;
 
     let mut calls = JoinSet::new();
-    let doors =
-        calls.spawn(downstream::serve(node.clone(), door_options(&options), clients, shutdown.clone()));
+    let doors = calls.spawn(serve_clients(node.clone(), &options, clients, shutdown.clone()));
+    calls.spawn(relay::server::serve(node.relay().clone(), nodes, stop.clone()));
+    let copying = node.relay().clone().run(stop.clone());
+    calls.spawn(async move {
+        copying.await;
+        Ok(())
+    });
     let listing = lister::run(node, leased, catalogs, stop.clone());
     calls.spawn(async move {
         listing.await;
         Ok(())
     });
-    info!(node.id = options.node_id, mcp = %bound.mcp, admin = %bound.admin, "serving");
+    info!(node.id = options.node_id, mcp = ?bound.mcp, admin = %bound.admin, "serving");
     // Whoever does not wait for it does not need to know.
     _ = ready.send(bound);
 
     let outcome = tokio::select! {
         ended = calls.join_next_with_id() => match ended {
             Some(Ok((id, Ok(())))) if id == doors.id() && shutdown.is_cancelled() => Ok(()),
+            Some(Ok((id, Err(failed)))) if id == doors.id() => Err(Error::Doors(failed)),
             _ => Err(Error::Ended { part: "a part of the calls' side" }),
         },
         part = &mut control => Err(Error::Ended { part: part.unwrap_or("the control thread") }),
@@ -150,6 +166,38 @@ pub async fn run(
         _ = timeout(STOP_MAX, control).await;
     }
     outcome
+}
+
+/// Serves clients over HTTP until the shutdown, or the one on stdin until it
+/// leaves, which then is the shutdown.
+fn serve_clients(
+    node: Arc<Node>,
+    options: &Options,
+    listener: Option<TcpListener>,
+    shutdown: CancellationToken,
+) -> impl Future<Output = io::Result<()>> + use<> {
+    let (doors, gateway) = (door_options(options), options.stdio.clone());
+    async move {
+        let http = async {
+            match listener {
+                Some(listener) => {
+                    downstream::serve(node.clone(), doors.clone(), listener, shutdown.clone()).await
+                }
+                None => Ok(()),
+            }
+        };
+        let stdio = async {
+            let Some(gateway) = gateway else { return Ok(()) };
+            let pipes = (tokio::io::stdin(), tokio::io::stdout());
+            let served =
+                downstream::stdio::serve(node.clone(), doors.clone(), gateway, pipes, shutdown.clone());
+            let served = served.await;
+            shutdown.cancel();
+            served.map_err(io::Error::other)
+        };
+        let (http, stdio) = tokio::join!(http, stdio);
+        http.and(stdio)
+    }
 }
 
 async fn bind(whom: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
@@ -295,9 +343,9 @@ fn hello(options: &Options, bound: Bound, boot_id: String) -> Hello {
         boot_id,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         labels: options.labels.clone(),
-        mcp_url: options.mcp_url(bound.mcp),
+        mcp_url: bound.mcp.map(|mcp| options.mcp_url(mcp)).unwrap_or_default(),
         admin_url: options.admin_url(bound.admin),
-        relay_url: String::new(),
+        relay_url: options.relay_url(bound.relay),
     }
 }
 

@@ -284,8 +284,11 @@ impl Planes {
         let options = mt_dataplane::Options {
             node_id: NODE_ID.to_owned(),
             control: vec![url.parse().map_err(invalid)?],
-            listen: args.listen,
+            listen: Some(args.listen),
             admin: args.admin,
+            stdio: None,
+            relay_listen: ([127, 0, 0, 1], 0).into(),
+            relay_advertise: None,
             cache_dir: Some(dir.join("node")),
             labels: Default::default(),
             advertise: None,
@@ -305,7 +308,7 @@ impl Planes {
         let record = Record {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            mcp: format!("http://{}", node.mcp),
+            mcp: node.mcp.map(|mcp| format!("http://{mcp}")).unwrap_or_default(),
             control: url,
             http: format!("http://{}", control.http),
             admin: format!("http://{}", node.admin),

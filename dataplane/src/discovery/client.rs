@@ -235,7 +235,8 @@ fn take_fact(target: &Target, fact: FleetFact) {
             Ok(()) => target.keep.keys(ring),
             Err(error) => warn!(%error, "a key ring is not usable, the one before stays"),
         },
+        Some(Fact::Nodes(directory)) => target.node.relay().set_directory(&directory),
         // From a later version: not for us.
-        Some(Fact::Nodes(_)) | None => {}
+        None => {}
     }
 }

@@ -12,6 +12,7 @@ use rustls::ClientConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::message::Outgoing;
+use crate::relay::Relay;
 
 /// Idle connections kept for one authority.
 const IDLE_CONNECTIONS_MAX: usize = 256;
@@ -38,13 +39,21 @@ pub struct Shared {
     pub tasks: TaskTracker,
     /// The node stops: processes end, streams close.
     pub shutdown: CancellationToken,
+    /// What is open for a session is noted there, for the node after this one.
+    pub relay: Arc<Relay>,
     clients: Mutex<HashMap<(bool, Duration), HttpClient>>,
     tls: OnceLock<Arc<ClientConfig>>,
 }
 
 impl Shared {
+    /// Of a node that is alone.
     pub fn new(tasks: TaskTracker, shutdown: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { tasks, shutdown, ..Self::default() })
+        Self::among_nodes(tasks, shutdown, Arc::default())
+    }
+
+    /// Of a node among others.
+    pub fn among_nodes(tasks: TaskTracker, shutdown: CancellationToken, relay: Arc<Relay>) -> Arc<Self> {
+        Arc::new(Self { tasks, shutdown, relay, ..Self::default() })
     }
 
     /// The client for backends with this scheme and connect timeout.

@@ -550,9 +550,6 @@ pub struct RelayHead {
     /// By what the caller has shown who it is.
     #[prost(enumeration = "RelayShown", tag = "6")]
     pub shown: i32,
-    /// The receiver is asked because the node that opened the session cannot be reached.
-    #[prost(bool, tag = "7")]
-    pub take_up: bool,
 }
 /// One header.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
