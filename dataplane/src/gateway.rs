@@ -15,6 +15,7 @@ mod bridge;
 pub mod call;
 pub mod catalog;
 mod cursor;
+pub mod park;
 mod results;
 pub mod rewrite;
 pub mod subscription;
@@ -24,12 +25,15 @@ pub mod view;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use mt_proto::resource::{ResourceName, Rule};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-pub use self::results::initialize;
+pub use self::{
+    bridge::{KeptSessions, within as client_capabilities},
+    results::initialize,
+};
 use self::{
     call::{Answer, Call, CallError, Caller, Client},
     rewrite::Place,
@@ -38,7 +42,6 @@ use self::{
 use crate::{
     mcp::{Key, Method, Params, splice::Object},
     node::{Node, Table},
-    upstream::Upstream,
 };
 
 /// Answers a call to a gateway. Dropping the future cancels it.
@@ -62,12 +65,12 @@ pub async fn answer(
         Method::ResourceTemplatesList => list(node, view, ListKind::Templates, &call),
         Method::ToolsCall => {
             let target = named(view.tools.get(required_text(&call.params, Key::Name)?.as_ref()), &call)?;
-            let answer = send_renamed(table, view, target, Key::Name, call, caller).await?;
+            let answer = send_renamed(node, table, view, target, Key::Name, call, caller).await?;
             Ok(wrap(view, Place::ToolResult, target, answer))
         }
         Method::PromptsGet => {
             let target = named(view.prompts.get(required_text(&call.params, Key::Name)?.as_ref()), &call)?;
-            let answer = send_renamed(table, view, target, Key::Name, call, caller).await?;
+            let answer = send_renamed(node, table, view, target, Key::Name, call, caller).await?;
             Ok(wrap(view, Place::PromptResult, target, answer))
         }
         Method::ResourcesRead | Method::ResourcesSubscribe | Method::ResourcesUnsubscribe => {
@@ -75,14 +78,14 @@ pub async fn answer(
             let target = view
                 .resource(&uri)
                 .ok_or_else(|| CallError::UnknownResource { uri: uri.clone().into_owned() })?;
-            let answer = send_renamed(table, view, &target, Key::Uri, call, caller).await?;
+            let answer = send_renamed(node, table, view, &target, Key::Uri, call, caller).await?;
             Ok(wrap(view, Place::ReadResult, &target, answer))
         }
-        Method::Complete => complete(table, view, call, caller).await,
-        Method::SetLevel => set_level(table, view, call, caller).await,
+        Method::Complete => complete(node, table, view, call, caller).await,
+        Method::SetLevel => set_level(node, table, view, call, caller).await,
         Method::Listen => subscription::listen(node, view, call, caller).await,
         _ => match view.sole_member() {
-            Some(only) => forward(table, view, only, "", call, caller).await,
+            Some(only) => forward(node, table, view, only, "", call, caller).await,
             None => Err(CallError::UnknownMethod { method: call.method.as_str().to_owned() }),
         },
     }
@@ -109,8 +112,9 @@ pub async fn notify(
 
 /// A client's session is over: its legs are closed. All upstreams are told, for
 /// the gateway may have had other members when the session used them.
-pub async fn end_session(upstreams: &[Arc<Upstream>], client: &Client) {
-    for upstream in upstreams {
+pub async fn end_session(node: &Node, client: &Client) {
+    node.bridged.end(&client.scope);
+    for upstream in node.upstreams() {
         upstream.end_scope(&client.scope).await;
     }
 }
@@ -134,7 +138,7 @@ fn named<'a>(target: Option<&'a Target>, call: &Call) -> Result<&'a Target, Call
 /// A page of a list, from the snapshot: no backend is asked.
 fn list(node: &Node, view: &GatewayView, kind: ListKind, call: &Call) -> Result<Answer, CallError> {
     let keys = node.keys();
-    let list = view.list(kind);
+    let list = view.list_in(call.client.version.era(), kind);
     let page = match call.params.cursor() {
         None => 0,
         Some(cursor) => cursor::open(&keys, view, kind, &call.client.identity.principal, &cursor)?,
@@ -147,6 +151,7 @@ fn list(node: &Node, view: &GatewayView, kind: ListKind, call: &Call) -> Result<
 
 /// Sends a call under the name that the backend knows.
 async fn send_renamed(
+    node: &Arc<Node>,
     table: &Arc<Table>,
     view: &GatewayView,
     target: &Target,
@@ -159,7 +164,7 @@ async fn send_renamed(
     } else {
         with_params(&call, call.params.patch().set_text(key.as_str(), &target.own).finish())
     };
-    forward(table, view, &target.backend, &target.own, call, caller).await
+    forward(node, table, view, &target.backend, &target.own, call, caller).await
 }
 
 /// The call with other params.
@@ -171,6 +176,7 @@ fn with_params(call: &Call, params: Bytes) -> Call {
 
 /// Hands the call to a member's upstream, with the time that it may take.
 async fn forward(
+    node: &Arc<Node>,
     table: &Arc<Table>,
     view: &GatewayView,
     backend: &ResourceName,
@@ -185,7 +191,7 @@ async fn forward(
         let events = Some(events.of_member(backend, view.wraps_uris()));
         call.client = Arc::new(Client { events, ..Client::clone(&call.client) });
     }
-    bridge::call(&upstream, call, &caller.of_member(backend, view.wraps_uris())).await
+    bridge::call(node, table, &upstream, call, &caller.of_member(backend, view.wraps_uris())).await
 }
 
 /// The smallest of what the backend and the policies allow.
@@ -231,6 +237,7 @@ struct Reference {
 /// `completion/complete`: the member is in what is completed. A member that
 /// cannot complete has nothing to suggest.
 async fn complete(
+    node: &Arc<Node>,
     table: &Arc<Table>,
     view: &GatewayView,
     call: Call,
@@ -262,13 +269,14 @@ async fn complete(
         let params = call.params.patch().set_in("ref", key, crate::mcp::text::encode(&target.own)).finish();
         call = with_params(&call, params);
     }
-    forward(table, view, &target.backend, "", call, caller).await
+    forward(node, table, view, &target.backend, "", call, caller).await
 }
 
 /// `logging/setLevel`: for every member that logs, side by side. It fails only
 /// where all of them do: one that is dead, or of the other era, has no logs to
 /// choose from anyway.
 async fn set_level(
+    node: &Arc<Node>,
     table: &Arc<Table>,
     view: &GatewayView,
     call: Call,
@@ -278,8 +286,10 @@ async fn set_level(
         table.snapshot.catalogs.get(*backend).is_some_and(|catalog| catalog.declares("logging"))
     };
     let members = view.members.iter().filter(logs);
-    let answers =
-        join_all(members.map(|backend| forward(table, view, backend, "", call.clone(), caller))).await;
+    let set = |backend| -> BoxFuture<'_, Result<Answer, CallError>> {
+        Box::pin(forward(node, table, view, backend, "", call.clone(), caller))
+    };
+    let answers = join_all(members.map(set)).await;
     let set = answers.is_empty() || answers.iter().any(|answer| matches!(answer, Ok(Answer::Result(_))));
     match answers.into_iter().next() {
         Some(refused) if !set => refused,

@@ -287,7 +287,7 @@ impl Upstream {
     }
 
     /// Probes once if nothing is known.
-    async fn learn(&self) -> Result<(), CallError> {
+    pub(crate) async fn learn(&self) -> Result<(), CallError> {
         let _one_at_a_time = self.probing.lock().await;
         if self.eras().is_none() {
             self.probe_now().await?;

@@ -3,9 +3,15 @@
 //! Entries stay the bytes that the backend sent; beside each stands the one
 //! member that identifies it.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use mt_proto::pb::discovery::{Catalog as CatalogPb, ServerFacts};
 use serde::Deserialize;
+
+use super::{bridge::param_headers::ParamHeaders, call::Call};
+use crate::mcp::{Era, Method};
 
 /// One entry of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ pub struct Catalog {
     pub templates: Vec<Entry>,
     /// Entries that could not be shown: not an object, or nothing to identify them by.
     pub unreadable: usize,
+    /// By tool, of the few that have arguments which headers repeat.
+    param_headers: HashMap<String, ParamHeaders>,
 }
 
 #[derive(Deserialize)]
@@ -52,13 +60,41 @@ impl Catalog {
             }
             list
         };
+        let tools = read(whole.tools, |i| i.name);
+        let param_headers = tools
+            .iter()
+            .filter_map(|tool| Some((tool.key.clone(), ParamHeaders::of_tool(&tool.raw).ok()??)))
+            .collect();
         Self {
-            tools: read(whole.tools, |i| i.name),
+            tools,
+            param_headers,
             prompts: read(whole.prompts, |i| i.name),
             resources: read(whole.resources, |i| i.uri),
             templates: read(whole.resource_templates, |i| i.uri_template),
             facts: whole.server.unwrap_or_default(),
             unreadable,
+        }
+    }
+
+    /// The headers that a call under the backend's own names must have, besides
+    /// those of every call.
+    pub fn param_headers(&self, call: &Call) -> Vec<(HeaderName, HeaderValue)> {
+        if self.param_headers.is_empty() || call.method != Method::ToolsCall {
+            return Vec::new();
+        }
+        let headers = call.params.name().and_then(|name| self.param_headers.get(&*name));
+        match (headers, call.params.arguments()) {
+            (Some(headers), Some(arguments)) => headers.of_arguments(&arguments),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether the backend is known to speak the other era and not this one.
+    pub fn lacks(&self, era: Era) -> bool {
+        let (legacy, modern) = (self.facts.legacy, !self.facts.modern_versions.is_empty());
+        match era {
+            Era::Legacy => modern && !legacy,
+            Era::Modern => legacy && !modern,
         }
     }
 

@@ -15,11 +15,15 @@ use mt_proto::resource::{Compiled, Gateway, Member, ResourceName};
 use serde_json::{Map, Value, json};
 
 use super::{
+    bridge::shown,
     catalog::{Catalog, Entry},
     rewrite::{self, Place},
     uri,
 };
 use crate::mcp::{Era, ProtocolVersion, splice::Patch, version};
+
+/// As the table of lists and capabilities has them.
+const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
 
 /// The kinds of lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,7 +88,8 @@ pub struct GatewayView {
     /// Backends that serve resources; URIs are wrapped where there are several.
     pub resource_members: Vec<ResourceName>,
     lists: [List; 4],
-    versions: &'static [ProtocolVersion],
+    /// The tools in the modern era, where they are shown otherwise there.
+    modern_tools: Option<List>,
     capabilities: [Bytes; 2],
     /// Joined from the members, or the gateway's own.
     pub instructions: Option<String>,
@@ -114,19 +119,20 @@ impl GatewayView {
         let (tools, tool_list) = merge_named(&members, ListKind::Tools, |c| &c.tools, wraps, &mut clashes);
         let (prompts, prompt_list) =
             merge_named(&members, ListKind::Prompts, |c| &c.prompts, wraps, &mut clashes);
+        let (tool_list, modern_tools) = shown_tools(&members, tool_list, gateway.page_size);
         let resources = merge_resources(&members, "uri", |c| &c.resources, wraps);
         let templates = merge_resources(&members, "uriTemplate", |c| &c.templates, wraps);
         let catalogs: Vec<&Catalog> = members.iter().map(|(_, c)| c.as_ref()).collect();
         let size = gateway.page_size;
         Self {
             lists: [
-                List::new(&tool_list, size),
-                List::new(&prompt_list, size),
+                tool_list,
+                List::new(prompt_list.iter().map(|(_, raw)| raw), size),
                 List::new(&resources, size),
                 List::new(&templates, size),
             ],
-            versions: versions(&catalogs),
-            capabilities: [Era::Legacy, Era::Modern].map(|era| capabilities(&catalogs, era)),
+            modern_tools,
+            capabilities: ERAS.map(|era| capabilities(&catalogs, era)),
             instructions: gateway.instructions.clone().or_else(|| join_instructions(&members)),
             title: gateway.title.clone().unwrap_or_else(|| gateway.name.to_string()),
             members: members.iter().map(|(m, _)| m.backend.clone()).collect(),
@@ -138,8 +144,17 @@ impl GatewayView {
         }
     }
 
+    /// A list; its digest tells of changes in either era.
     pub fn list(&self, kind: ListKind) -> &List {
         &self.lists[kind as usize]
+    }
+
+    /// A list as clients of an era see it.
+    pub fn list_in(&self, era: Era, kind: ListKind) -> &List {
+        match (era, kind, &self.modern_tools) {
+            (Era::Modern, ListKind::Tools, Some(tools)) => tools,
+            _ => self.list(kind),
+        }
     }
 
     /// What the gateway can do, as a raw `capabilities` object of an era.
@@ -147,9 +162,10 @@ impl GatewayView {
         &self.capabilities[era as usize]
     }
 
-    /// The revisions to advertise, newest first.
+    /// The revisions to advertise, newest first: all, whatever the members
+    /// speak.
     pub fn versions(&self) -> &'static [ProtocolVersion] {
-        self.versions
+        &version::ALL
     }
 
     /// The only member; a call that names nothing can only mean it.
@@ -180,7 +196,8 @@ impl GatewayView {
 }
 
 impl List {
-    fn new(entries: &[Bytes], page_size: usize) -> Self {
+    fn new<'a>(entries: impl IntoIterator<Item = &'a Bytes>, page_size: usize) -> Self {
+        let entries: Vec<&Bytes> = entries.into_iter().collect();
         let mut hasher = blake3::Hasher::new();
         let mut pages: Vec<Bytes> = entries
             .chunks(page_size.max(1))
@@ -205,6 +222,33 @@ impl List {
     }
 }
 
+/// The tools for either era; the second only where it differs from the first.
+/// What a member offers is in the words of an era that it speaks.
+fn shown_tools(
+    members: &[(&Member, Arc<Catalog>)],
+    tools: Vec<(usize, Bytes)>,
+    page_size: usize,
+) -> (List, Option<List>) {
+    let lacks: Vec<[bool; 2]> =
+        members.iter().map(|(_, catalog)| ERAS.map(|era| catalog.lacks(era))).collect();
+    let of = |era: Era| {
+        let shown = |(at, raw): &(usize, Bytes)| {
+            if lacks[*at][era as usize] { shown::tool(era, raw) } else { Some(raw.clone()) }
+        };
+        tools.iter().filter_map(shown).collect::<Vec<Bytes>>()
+    };
+    let [legacy, modern] = ERAS.map(of);
+    let mut list = List::new(&legacy, page_size);
+    if legacy == modern {
+        return (list, None);
+    }
+    let mut other = List::new(&modern, page_size);
+    let digest = *blake3::Hasher::new().update(&list.digest).update(&other.digest).finalize().as_bytes();
+    list.digest = digest;
+    other.digest = digest;
+    (list, Some(other))
+}
+
 /// Tools and prompts: chosen by the member's globs, named by its template.
 fn merge_named(
     members: &[(&Member, Arc<Catalog>)],
@@ -212,10 +256,10 @@ fn merge_named(
     entries: fn(&Catalog) -> &Vec<Entry>,
     wraps: bool,
     clashes: &mut Vec<Clash>,
-) -> (HashMap<String, Target>, Vec<Bytes>) {
+) -> (HashMap<String, Target>, Vec<(usize, Bytes)>) {
     let mut index: HashMap<String, Target> = HashMap::new();
     let mut list = Vec::new();
-    for (member, catalog) in members {
+    for (at, (member, catalog)) in members.iter().enumerate() {
         for entry in entries(catalog) {
             if !chosen(member, &entry.key) {
                 continue;
@@ -240,7 +284,7 @@ fn merge_named(
             if wraps {
                 raw = rewrite::wrap_uris(Place::Tool, &member.backend, raw);
             }
-            list.push(raw);
+            list.push((at, raw));
             index.insert(name, Target { backend: member.backend.clone(), own: entry.key.clone() });
         }
     }
@@ -279,37 +323,21 @@ fn with_text(entry: &Bytes, key: &str, text: &str) -> Bytes {
     }
 }
 
-/// What clients that speak both eras should choose from. Where some member speaks
-/// only the legacy one, and none only the modern one, only the legacy revisions
-/// are named: such clients take that for a legacy server, and can use them all.
-fn versions(catalogs: &[&Catalog]) -> &'static [ProtocolVersion] {
-    let only = |legacy: bool| {
-        catalogs.iter().any(|c| {
-            let modern = !c.facts.modern_versions.is_empty();
-            (c.facts.legacy, modern) == (legacy, !legacy)
-        })
-    };
-    if only(true) && !only(false) { &version::LEGACY } else { &version::ALL }
-}
-
 /// The union of what the members can do, less what this gateway cannot relay.
+/// A member that does not speak the era is called in the other one.
 fn capabilities(catalogs: &[&Catalog], era: Era) -> Bytes {
     let mut union = Map::new();
     for catalog in catalogs {
-        let raw = match era {
-            Era::Legacy => &catalog.facts.legacy_capabilities,
-            Era::Modern => &catalog.facts.modern_capabilities,
-        };
-        if let Ok(declared) = serde_json::from_slice::<Map<String, Value>>(raw) {
-            merge(&mut union, declared);
-        }
+        let (legacy, modern) = (&catalog.facts.legacy_capabilities, &catalog.facts.modern_capabilities);
+        let (own, other) = if era == Era::Legacy { (legacy, modern) } else { (modern, legacy) };
+        let read = |raw: &Bytes| serde_json::from_slice::<Map<String, Value>>(raw).unwrap_or_default();
+        let declared = if catalog.lacks(era) { shown::capabilities(era, read(other)) } else { read(own) };
+        merge(&mut union, declared);
     }
     // A task's id says nothing about its backend, so tasks need a sole member.
     if catalogs.len() > 1 {
         union.remove("tasks");
-        if let Some(Value::Object(extensions)) = union.get_mut("extensions") {
-            extensions.remove("io.modelcontextprotocol/tasks");
-        }
+        shown::drop_tasks_extension(&mut union);
     }
     // The node itself tells when a list has changed; tools may come at any time.
     union.entry("tools").or_insert_with(|| json!({}));
@@ -483,21 +511,59 @@ mod tests {
         assert!(read(&sole).get("tasks").is_some());
     }
 
-    #[test]
-    fn a_member_that_speaks_only_the_legacy_era_decides_what_is_advertised() {
-        let facts = |legacy: bool, modern: bool| {
-            let modern_versions = if modern { vec!["2026-07-28".to_owned()] } else { Vec::new() };
-            let server = ServerFacts { legacy, modern_versions, ..Default::default() };
-            Arc::new(Catalog::new(CatalogPb { server: Some(server), ..Default::default() }))
+    /// A catalog of a backend that speaks only one era.
+    fn only(era: Era, capabilities: &'static str, tools: &[&'static str]) -> Arc<Catalog> {
+        let capabilities = Bytes::from_static(capabilities.as_bytes());
+        let server = match era {
+            Era::Legacy => {
+                ServerFacts { legacy: true, legacy_capabilities: capabilities, ..Default::default() }
+            }
+            Era::Modern => ServerFacts {
+                modern_versions: vec![version::LATEST_MODERN.to_string()],
+                modern_capabilities: capabilities,
+                ..Default::default()
+            },
         };
-        let gateway = || pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
-        let (dual, legacy, modern, unknown) =
-            (facts(true, true), facts(true, false), facts(false, true), facts(false, false));
-        let advertised =
-            |a: &Arc<Catalog>, b: &Arc<Catalog>| view(gateway(), a.clone(), b.clone()).versions();
-        assert_eq!(advertised(&dual, &legacy), &version::LEGACY);
-        for (a, b) in [(&dual, &dual), (&dual, &unknown), (&dual, &modern), (&legacy, &modern)] {
-            assert_eq!(advertised(a, b), &version::ALL);
+        let tools = tools.iter().map(|raw| Bytes::from_static(raw.as_bytes())).collect();
+        Arc::new(Catalog::new(CatalogPb { server: Some(server), tools, ..Default::default() }))
+    }
+
+    #[test]
+    fn members_of_either_era_are_shown_in_both() {
+        let gateway = pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
+        let legacy = only(
+            Era::Legacy,
+            r#"{"logging":{},"tasks":{},"resources":{"subscribe":true}}"#,
+            &[
+                r#"{"name":"plain"}"#,
+                r#"{"name":"task","execution":{"taskSupport":"required"}}"#,
+                r#"{"name":"may","execution":{"taskSupport":"optional"}}"#,
+            ],
+        );
+        let modern = only(
+            Era::Modern,
+            r#"{"completions":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}"#,
+            &[r#"{"name":"any","outputSchema":{"type":"array"}}"#],
+        );
+        let view = view(gateway, legacy, modern);
+        assert_eq!(view.versions(), &version::ALL);
+        for era in ERAS {
+            assert_eq!(
+                serde_json::from_slice::<Value>(view.capabilities(era)).unwrap(),
+                json!({"logging": {}, "completions": {}, "tools": {"listChanged": true},
+                       "resources": {"subscribe": true, "listChanged": true}}),
+            );
         }
+        let shown = |era| std::str::from_utf8(&view.list_in(era, ListKind::Tools).pages[0]).unwrap();
+        assert_eq!(
+            shown(Era::Legacy),
+            r#"[{"name":"a_plain"},{"name":"a_task","execution":{"taskSupport":"required"}},{"name":"a_may","execution":{"taskSupport":"optional"}},{"name":"b_any"}]"#
+        );
+        assert_eq!(
+            shown(Era::Modern),
+            r#"[{"name":"a_plain"},{"name":"a_may"},{"name":"b_any","outputSchema":{"type":"array"}}]"#
+        );
+        let digest = |era| view.list_in(era, ListKind::Tools).digest;
+        assert_eq!(digest(Era::Legacy), digest(Era::Modern));
     }
 }

@@ -25,8 +25,8 @@ const OWN_PREFIX: &str = "io.modelcontextprotocol/";
 /// To find such keys, also where the slash is escaped.
 const OWN_HINT: &[u8] = b"io.modelcontextprotocol";
 
-/// A modern request's params for a legacy backend: without what the client says
-/// of itself, and without what belongs to a question that was answered.
+/// A modern message's params for the legacy era: without what only modern peers
+/// say of themselves, and without what belongs to a question that was answered.
 pub fn request_to_legacy(params: &Params) -> Params {
     let mut patch = params.patch();
     match params.meta() {
@@ -45,9 +45,9 @@ pub fn request_to_legacy(params: &Params) -> Params {
     scanned(&patch.finish())
 }
 
-/// Params that were scanned once and have been edited since.
-pub fn scanned(raw: &Bytes) -> Params {
-    Params::scan(raw, Limits::CLIENT).expect("params that were scanned once scan again after an edit of ours")
+/// Params that were scanned once and of which something has been taken out.
+fn scanned(raw: &Bytes) -> Params {
+    Params::scan(raw, Limits::BACKEND).expect("params that were scanned once scan again when they are fewer")
 }
 
 /// A legacy backend's result for a modern client. `server_info` is the raw
@@ -68,6 +68,13 @@ pub fn result_to_legacy(method: &Method, result: Bytes) -> Bytes {
     patch = patch.remove("resultType");
     if method.is_cacheable() {
         patch = patch.remove("ttlMs").remove("cacheScope");
+    }
+    if *method == Method::ToolsCall
+        && memchr::memmem::find(&result, b"structuredContent").is_some()
+        && member(&result, "structuredContent").is_some_and(|content| !content.starts_with(b"{"))
+    {
+        // Only objects have ever been structured there; the content says it too.
+        patch = patch.remove("structuredContent");
     }
     if memchr::memmem::find(&result, OWN_HINT).is_some()
         && let Some(meta) = member(&result, "_meta")
@@ -254,6 +261,15 @@ mod tests {
                    "_meta": {"a": 1, "io.modelcontextprotocol/serverInfo": {"name": "g"}}})
         );
         assert_eq!(text(&result_to_legacy(&Method::ToolsCall, called)), r#"{"content":[],"_meta":{"a":1}}"#);
+    }
+
+    #[test]
+    fn structured_content_that_is_no_object_stays_in_its_era() {
+        let check = |from: &str, to: &str| {
+            assert_eq!(text(&result_to_legacy(&Method::ToolsCall, bytes(from))), to);
+        };
+        check(r#"{"content":[],"structuredContent":[1],"resultType":"complete"}"#, r#"{"content":[]}"#);
+        check(r#"{"structuredContent":{"a":1.0}}"#, r#"{"structuredContent":{"a":1.0}}"#);
     }
 
     #[test]
