@@ -47,7 +47,10 @@ fn main() -> ExitCode {
             runtime.worker_threads(threads.max(1));
         }
         let runtime = runtime.enable_all().build().context("starting the runtime")?;
-        runtime.block_on(serve(options, args.ready_file.as_deref()))
+        let served = runtime.block_on(serve(options, args.ready_file.as_deref()));
+        // A read of stdin cannot be taken back, and must not be waited for.
+        runtime.shutdown_background();
+        served
     };
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,7 +90,8 @@ async fn serve(options: mt_dataplane::Options, ready_file: Option<&Path>) -> any
 
 /// Renamed into place: who sees the file sees all of it.
 fn announce(path: &Path, bound: Bound) -> std::io::Result<()> {
-    let text = serde_json::json!({ "mcp": bound.mcp.to_string(), "admin": bound.admin.to_string() });
+    let mcp = bound.mcp.map(|mcp| mcp.to_string());
+    let text = serde_json::json!({ "mcp": mcp, "admin": bound.admin.to_string() });
     let new = path.with_extension("new");
     std::fs::write(&new, format!("{text}\n"))?;
     std::fs::rename(&new, path)
