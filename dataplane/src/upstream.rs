@@ -27,6 +27,7 @@ mod handshake;
 mod hints;
 mod http;
 mod legacy;
+mod level;
 mod message;
 mod meters;
 mod modern;

@@ -1,23 +1,27 @@
 //! A modern client's call while it runs: what is said on the way, then the
 //! answer. Doors put it on their wire; dropping it cancels the call.
+//!
+//! A call that asks its client is handed to the node's parks, which keep it while
+//! the client goes and comes back; from then on it is only listened to here.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::StatusCode;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use super::{Door, Doors, reply};
 use crate::{
     gateway::{
         self,
         call::{Answer, Call, CallError, Caller, ToClient},
+        park::{
+            Attachment, Subject, Told, Work,
+            state::{self, State},
+        },
     },
-    mcp::{Era, ProtocolVersion, RawId},
+    mcp::{Era, Key, Limits, Params, ProtocolVersion, RawId, RpcError},
+    node::Node,
 };
 
 /// What comes of a call next.
@@ -36,25 +40,59 @@ pub enum Step {
 pub struct Running {
     id: RawId,
     version: ProtocolVersion,
-    call: Option<BoxFuture<'static, Result<Answer, CallError>>>,
-    from_call: mpsc::Receiver<ToClient>,
+    stage: Stage,
+    /// None: its method may not be answered with questions.
+    subject: Option<Subject>,
     /// Said, and not yet fetched.
     ready: VecDeque<Step>,
     doors: Arc<Doors>,
+    node: Arc<Node>,
     began: Instant,
+}
+
+enum Stage {
+    /// It has asked nothing so far.
+    Here(Work),
+    /// Others drive it.
+    Parked(Attachment),
+    Over,
 }
 
 impl Running {
     /// Starts a call; it runs while its steps are waited for.
     pub fn start(door: Door, call: Call) -> Self {
-        let (id, version, doors) = (call.id.clone(), call.client.version, door.doors.clone());
-        let (caller, from_call) = Caller::channel();
-        let run: BoxFuture<'static, _> = Box::pin(async move {
-            let Door { node, table, view, .. } = door;
-            gateway::answer(&node, &table, &view, call, &caller).await
-        });
-        let began = Instant::now();
-        Self { id, version, call: Some(run), from_call, ready: VecDeque::new(), doors, began }
+        let mut running = Self {
+            id: call.id.clone(),
+            version: call.client.version,
+            stage: Stage::Over,
+            subject: Subject::of(&door.view, &call),
+            ready: VecDeque::new(),
+            doors: door.doors.clone(),
+            node: door.node.clone(),
+            began: Instant::now(),
+        };
+        match running.comes_back(&call) {
+            Ok(Return::To(attachment)) => running.stage = Stage::Parked(attachment),
+            Ok(Return::With(params)) => running.stage = begin(door, Call { params, ..call }),
+            Ok(Return::New) => running.stage = begin(door, call),
+            Err(error) => running.finish(Err(CallError::Rpc(error))),
+        }
+        running
+    }
+
+    /// What a request with a `requestState` comes back to.
+    fn comes_back(&self, call: &Call) -> Result<Return, RpcError> {
+        let Some(subject) = self.subject.as_ref().filter(|_| call.params.peek(Key::RequestState).is_some())
+        else {
+            return Ok(Return::New);
+        };
+        match state::open(&self.node.keys(), subject)? {
+            State::Parked(ticket) => self.node.parks.retry(&self.node, &ticket, &call.params).map(Return::To),
+            State::Backend { inner, .. } => {
+                let params = call.params.patch().set_text(Key::RequestState.as_str(), &inner).finish();
+                Params::scan(&params, Limits::BACKEND).map(Return::With).map_err(|_| state::invalid())
+            }
+        }
     }
 
     /// The next step; none after the end. Safe to drop while it waits.
@@ -63,12 +101,18 @@ impl Running {
             if let Some(step) = self.ready.pop_front() {
                 return Some(step);
             }
-            let call = self.call.as_mut()?;
-            tokio::select! {
-                biased;
-                // What was said before the answer goes before it.
-                Some(said) = self.from_call.recv() => self.take(said),
-                answer = call => self.finish(&answer),
+            match &mut self.stage {
+                Stage::Here(Work { call, from_call }) => tokio::select! {
+                    biased;
+                    // What was said before the answer goes before it.
+                    Some(said) = from_call.recv() => self.take(said),
+                    answer = call => self.answered(answer),
+                },
+                Stage::Parked(attachment) => match attachment.next().await {
+                    Told::Said(message) => self.ready.push_back(Step::Said(message)),
+                    Told::Ended(outcome) => self.finish(outcome.map_err(CallError::Rpc)),
+                },
+                Stage::Over => return None,
             }
         }
     }
@@ -78,23 +122,62 @@ impl Running {
         timeout(limit, self.next()).await.unwrap_or(Some(Step::Silence))
     }
 
-    /// A question cannot be put to a modern client here: dropping it tells the
-    /// callee so. The stream begins with whatever comes first, and never pauses.
+    /// The stream begins with whatever comes first, and never pauses. A question
+    /// that cannot be put to the client is dropped, which tells the callee so.
     fn take(&mut self, said: ToClient) {
         match said {
             ToClient::Notify(message) => self.ready.push_back(Step::Said(message)),
-            ToClient::Begin | ToClient::Ask(_) | ToClient::Pause { .. } => {}
+            ToClient::Begin | ToClient::Pause { .. } => {}
+            ToClient::Ask(ask) => {
+                let Some(subject) = self.subject.clone() else { return };
+                let Stage::Here(work) = std::mem::replace(&mut self.stage, Stage::Over) else { return };
+                self.stage = match self.node.parks.adopt(&self.node, subject, work, ask) {
+                    Ok(attachment) => Stage::Parked(attachment),
+                    Err(work) => Stage::Here(*work),
+                };
+            }
         }
     }
 
-    fn finish(&mut self, answer: &Result<Answer, CallError>) {
-        self.call = None;
+    fn answered(&mut self, answer: Result<Answer, CallError>) {
         // It may have said something and ended in one go, before anybody could look.
-        while let Ok(said) = self.from_call.try_recv() {
-            self.take(said);
+        if let Stage::Here(Work { mut from_call, .. }) = std::mem::replace(&mut self.stage, Stage::Over) {
+            while let Ok(said) = from_call.try_recv() {
+                self.take(said);
+            }
         }
-        let (message, ok) = reply::message(&self.id, self.version, answer);
-        self.doors.meters.answered(Era::Modern, ok, self.began.elapsed());
-        self.ready.push_back(Step::Ended { message, status: reply::status(self.version, answer) });
+        let answer = match (answer, &self.subject) {
+            (Ok(Answer::Result(result)), Some(subject)) => {
+                let wrapped = state::wrap(&self.node.keys(), subject, result);
+                wrapped.map(Answer::Result).map_err(CallError::Rpc)
+            }
+            (answer, _) => answer,
+        };
+        self.finish(answer);
     }
+
+    fn finish(&mut self, answer: Result<Answer, CallError>) {
+        self.stage = Stage::Over;
+        let (message, ok) = reply::message(&self.id, self.version, &answer);
+        self.doors.meters.answered(Era::Modern, ok, self.began.elapsed());
+        self.ready.push_back(Step::Ended { message, status: reply::status(self.version, &answer) });
+    }
+}
+
+/// What a request is to the calls that have asked.
+enum Return {
+    New,
+    /// Its call is parked here.
+    To(Attachment),
+    /// The backend keeps its state in these params.
+    With(Params),
+}
+
+fn begin(door: Door, call: Call) -> Stage {
+    let (caller, from_call) = Caller::channel();
+    let call = Box::pin(async move {
+        let Door { node, table, view, .. } = door;
+        gateway::answer(&node, &table, &view, call, &caller).await
+    });
+    Stage::Here(Work { call, from_call })
 }

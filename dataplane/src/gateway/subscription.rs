@@ -5,6 +5,15 @@
 //! the new one is in service; a member's own announcement is never passed on. A
 //! member whose stream ends is asked again, and since something may have been
 //! missed meanwhile, its resources are announced as updated.
+//!
+//! ```text
+//!  listen ─┬─ the node: lists
+//!          └─ member ─┬─ modern: a stream of its own   (member.rs)
+//!                     └─ legacy: resources/subscribe   (legacy.rs)
+//! ```
+
+mod legacy;
+mod member;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,22 +21,17 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use mt_proto::resource::ResourceName;
 use serde::Deserialize;
-use tokio::{
-    sync::mpsc,
-    time::{self, Instant},
-};
+use tokio::{sync::mpsc, time};
 
 use super::{
-    call::{Answer, Call, CallError, Caller, ToClient},
-    rewrite::{self, Place},
+    call::{Answer, Call, CallError, Caller},
     uri,
     view::{GatewayView, ListKind},
 };
 use crate::{
     mcp::{
-        Message, Method, Params, RawId,
+        Method, RawId,
         meta::key,
-        scan::Limits,
         splice::{self, Object},
         text,
     },
@@ -38,11 +42,6 @@ use crate::{
 pub const SUBSCRIBED_URIS_MAX: usize = 1_000;
 /// How long a member may take to acknowledge.
 pub const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
-/// How long a member may take to begin its stream.
-const BEGIN_MAX: Duration = Duration::from_secs(30);
-/// Between two tries to listen to a member: doubled while it says nothing.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Updates of members that wait to be sent.
 const UPDATES_MAX: usize = 64;
 
@@ -83,7 +82,7 @@ pub async fn listen(
     let (updates, mut from_members) = mpsc::channel(UPDATES_MAX);
     let mut members: FuturesUnordered<_> = wanted
         .iter()
-        .map(|(backend, wanted)| follow(node, view, backend, wanted, &call, updates.clone()))
+        .map(|(backend, wanted)| member::follow(node, view, backend, wanted, &call, updates.clone()))
         .collect();
     drop(updates);
 
@@ -205,97 +204,6 @@ async fn gather(
     (acknowledged, early)
 }
 
-/// Keeps a listen open to one member and passes on what it says.
-async fn follow(
-    node: &Arc<Node>,
-    view: &Arc<GatewayView>,
-    backend: &ResourceName,
-    wanted: &Wanted,
-    call: &Call,
-    updates: mpsc::Sender<Update>,
-) {
-    let mut first = true;
-    let mut wait = RETRY_MIN;
-    loop {
-        let Some(upstream) = node.upstream(backend) else { return };
-        let (caller, mut door) = Caller::channel();
-        let call = member_call(call, wanted);
-        let running = async { upstream.call(&call, &caller).await };
-        tokio::pin!(running);
-        loop {
-            tokio::select! {
-                biased;
-                Some(message) = door.recv() => {
-                    let ToClient::Notify(message) = message else { continue };
-                    for update in translate(view, backend, wanted, &call.id, message, first) {
-                        if updates.send(update).await.is_err() {
-                            return;
-                        }
-                    }
-                    first = false;
-                    wait = RETRY_MIN;
-                }
-                _ = &mut running => break,
-            }
-        }
-        if first {
-            // It does not listen at all: nothing of it is acknowledged.
-            first = false;
-            if updates.send(Update::Acknowledged(backend.clone(), Wanted::default())).await.is_err() {
-                return;
-            }
-        }
-        time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY_MAX);
-    }
-}
-
-/// The member's share of the client's request, beginning now: the subscription
-/// may be older than any call lasts.
-fn member_call(call: &Call, wanted: &Wanted) -> Call {
-    let mut notifications = Object::default();
-    if !wanted.uris.is_empty() {
-        notifications = notifications.set("resourceSubscriptions", &strings(&wanted.uris));
-    }
-    if !wanted.task_ids.is_empty() {
-        notifications = notifications.set("taskIds", &strings(&wanted.task_ids));
-    }
-    let params = call.params.patch().set("notifications", notifications.finish()).finish();
-    let params = Params::scan(&params, Limits::CLIENT).unwrap_or(Params::NONE);
-    Call { params, deadline: Instant::now() + BEGIN_MAX, ..call.clone() }
-}
-
-fn translate(
-    view: &GatewayView,
-    backend: &ResourceName,
-    wanted: &Wanted,
-    id: &RawId,
-    message: Bytes,
-    first: bool,
-) -> Vec<Update> {
-    let Ok(Message::Notification(notification)) = Message::parse(message.clone(), Limits::BACKEND) else {
-        return Vec::new();
-    };
-    match notification.method {
-        Method::SubscriptionsAcknowledged if first => {
-            let followed = notification.params.get(crate::mcp::Key::Notifications);
-            let followed: Filter =
-                followed.and_then(|raw| serde_json::from_slice(&raw).ok()).unwrap_or_default();
-            let followed = Wanted { uris: followed.resource_subscriptions, task_ids: followed.task_ids };
-            vec![Update::Acknowledged(backend.clone(), followed)]
-        }
-        // Listening again: something may have been missed.
-        Method::SubscriptionsAcknowledged => {
-            wanted.uris.iter().map(|own| Update::Message(updated(&shown(view, backend, own), id))).collect()
-        }
-        Method::ResourcesUpdated if view.wraps_uris() => {
-            vec![Update::Message(rewrite::wrap_uris(Place::Updated, backend, message))]
-        }
-        Method::ResourcesUpdated | Method::TasksNotification => vec![Update::Message(message)],
-        _ => Vec::new(),
-    }
-}
-
 fn shown(view: &GatewayView, backend: &ResourceName, own: &str) -> String {
     if view.wraps_uris() { uri::wrap(backend, own) } else { own.to_owned() }
 }
@@ -357,10 +265,6 @@ fn strings(texts: &[String]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        gateway::call::{Client, Identity, Scope},
-        mcp::version::LATEST_MODERN,
-    };
 
     #[tokio::test(start_paused = true)]
     async fn what_one_member_announces_while_another_is_waited_for_is_kept() {
@@ -378,27 +282,5 @@ mod tests {
         let (acknowledged, early) = gather(&mut members, &mut from_members, 2).await;
         assert_eq!(acknowledged.into_keys().collect::<Vec<_>>(), [quick]);
         assert_eq!(early, [message]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_member_that_is_asked_again_has_time_to_begin() {
-        let began = Instant::now();
-        let call = Call {
-            id: RawId::number(1),
-            method: Method::Listen,
-            params: Params::NONE,
-            client: Arc::new(Client {
-                identity: Identity::anonymous(),
-                version: LATEST_MODERN,
-                info: Bytes::new(),
-                capabilities: Bytes::from_static(b"{}"),
-                scope: Scope::Stateless,
-                events: None,
-            }),
-            deadline: began,
-            param_headers: Vec::new(),
-        };
-        time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(member_call(&call, &Wanted::default()).deadline, Instant::now() + BEGIN_MAX);
     }
 }

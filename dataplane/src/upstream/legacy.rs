@@ -20,6 +20,7 @@ use super::{
     follow::Follow,
     handshake::{self, ErrorHead, Negotiated},
     hints::Hints,
+    level,
     message::{self, Outgoing},
     question::Replies,
     session::{Leg, LegKey, Session},
@@ -33,7 +34,7 @@ use crate::{
         error::code,
         headers::SESSION_ID,
         id::RawId,
-        meta,
+        meta::{self, LogLevel},
         method::Method,
         scan::Limits,
         splice,
@@ -120,6 +121,21 @@ impl Legacy {
         if let Some(session) = session.filter(|_| matches!(client.scope, Scope::Session(_))) {
             self.post(&session, message).await;
         }
+    }
+
+    /// Has the client's session log from this level on, if the backend logs.
+    pub async fn raise_level(self: &Arc<Self>, client: &Arc<Client>, level: LogLevel) {
+        let Ok(leg) = self.leg(client) else { return };
+        let Ok(session) = self.session(&leg, client).await else { return };
+        if !level::is_declared(&session.facts) || !session.level.raise(level) {
+            return;
+        }
+        let Ok(headers) = self.session_headers(&session) else { return };
+        // Each level is told once, so the id is used once.
+        let id = RawId::text(&format!("magictunnel-level-{}", level.as_str()));
+        let body = Outgoing::request(&id, &Method::SetLevel, &level::params(level));
+        let (nobody, _) = Caller::channel();
+        _ = self.run(&session, &id, headers, body, &nobody).await;
     }
 
     /// Ends the session of a scope, in the background.

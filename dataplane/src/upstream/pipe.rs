@@ -27,6 +27,7 @@ use super::{
     backoff::Backoff,
     excerpt::excerpt,
     hints::Hints,
+    level::Level,
     message::{self, Outgoing},
     meters::Meters,
     pending::{self, Delivery, Names, Notice, Pending, Ticket},
@@ -86,6 +87,8 @@ pub struct Pipe {
     pub clients: Clients,
     /// What it said to `initialize`.
     pub facts: OnceLock<Bytes>,
+    /// From which level on it was told to log.
+    pub level: Level,
     pub started: Instant,
     pub pending: Arc<Pending>,
     /// It shall end.
@@ -172,6 +175,7 @@ impl Pipe {
             era,
             clients,
             facts: OnceLock::new(),
+            level: Level::default(),
             started: Instant::now(),
             pending: Arc::default(),
             stop: shared.shutdown.child_token(),
@@ -451,7 +455,7 @@ impl Pipe {
     }
 
     /// Whether what names no call can only be for one client.
-    fn has_owner(&self) -> bool {
+    pub fn has_owner(&self) -> bool {
         self.clients.sole || self.turns.is_some()
     }
 

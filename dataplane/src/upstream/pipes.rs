@@ -31,6 +31,7 @@ use super::{
     connection, handshake,
     hints::Hints,
     http::pinned_legacy,
+    level,
     message::{self, Outgoing},
     meters::Meters,
     pipe::{Clients, Ended, Failure, Pipe, SharedBackoff, Terms},
@@ -45,7 +46,7 @@ use super::{
 use crate::{
     gateway::call::{Answer, Call, CallError, Caller, Client, Identity, Scope},
     mcp::{
-        meta,
+        meta::{self, LogLevel},
         method::Method,
         splice,
         version::{Era, LATEST_LEGACY, LATEST_MODERN, ProtocolVersion},
@@ -155,6 +156,20 @@ impl Pipes {
             && pipe.send(Outgoing::from(message).into_line()).is_err()
         {
             tracing::debug!(backend = %self.backend, "a client's notification could not be sent");
+        }
+    }
+
+    /// Has the client's pipe log from this level on, if its server logs, and if
+    /// it is known for whom.
+    pub async fn raise_level(self: &Arc<Self>, client: &Client, level: LogLevel) {
+        let key = sharing::key(self.carrier.sharing(), client, u64::MAX);
+        if matches!(key.owner, Owner::Call(_)) {
+            return;
+        }
+        let Ok(pipe) = self.pipe(&key, client).await else { return };
+        let logs = pipe.facts.get().is_some_and(|facts| level::is_declared(facts));
+        if logs && pipe.has_owner() && pipe.level.raise(level) {
+            _ = pipe.ask(&Method::SetLevel, &level::params(level)).await;
         }
     }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
-use super::single::Single;
+use super::{level::Level, single::Single};
 use crate::{
     gateway::call::{Call, Client, Scope},
     mcp::{
@@ -66,6 +66,8 @@ pub struct Session {
     /// Whether a call has been answered in it.
     used: AtomicBool,
     ids: IdCounter,
+    /// From which level on the backend was told to log.
+    pub level: Level,
     /// It is over: its event stream stops.
     pub over: CancellationToken,
 }
@@ -78,6 +80,7 @@ impl Session {
             version: crate::mcp::headers::value(version),
             used: AtomicBool::new(false),
             ids: IdCounter::default(),
+            level: Level::default(),
             over,
         }
     }

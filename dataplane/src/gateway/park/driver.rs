@@ -371,7 +371,9 @@ fn denied(denial: Denial) -> RpcError {
         Denial::OtherAnswers => {
             RpcError::invalid_params("this requestState was already answered with other inputResponses")
         }
-        Denial::Spent => RpcError::invalid_params("this requestState was answered, and the call has asked again"),
+        Denial::Spent => {
+            RpcError::invalid_params("this requestState was answered, and the call has asked again")
+        }
     }
 }
 

@@ -61,13 +61,21 @@ enum State {
     /// It works, and somebody listens.
     Running,
     /// It has asked; what else it asks until then goes along.
-    Asking { until: Instant },
+    Asking {
+        until: Instant,
+    },
     /// The questions are with the client, nobody listens.
-    Parked { until: Instant },
+    Parked {
+        until: Instant,
+    },
     /// Nobody came: the backend is told, and may end the call itself.
-    Refusing { until: Instant },
+    Refusing {
+        until: Instant,
+    },
     /// There is an outcome, kept until then.
-    Ended { until: Instant },
+    Ended {
+        until: Instant,
+    },
     Over,
 }
 
@@ -91,13 +99,20 @@ struct Set {
 #[derive(Debug, PartialEq)]
 pub enum Action {
     /// Hand the client's replies to whoever asked.
-    Reply { set: u64, replies: Vec<Reply> },
+    Reply {
+        set: u64,
+        replies: Vec<Reply>,
+    },
     /// Tell whoever asked that there will be none.
-    Refuse { set: u64 },
+    Refuse {
+        set: u64,
+    },
     /// Whoever retries listens from now on.
     Attach,
     /// Everybody who listens gets the open questions, as this round, and stops listening.
-    Present { round: u32 },
+    Present {
+        round: u32,
+    },
     /// Everybody who listens gets the outcome, and stops listening.
     Conclude,
     /// Whoever retries gets the questions that were last presented.
@@ -144,7 +159,9 @@ impl Machine {
         match self.state {
             State::Running => self.state = State::Asking { until: now + WINDOW },
             State::Asking { .. } | State::Parked { .. } => {}
-            State::Refusing { .. } | State::Ended { .. } | State::Over => return vec![Action::Refuse { set }],
+            State::Refusing { .. } | State::Ended { .. } | State::Over => {
+                return vec![Action::Refuse { set }];
+            }
         }
         if self.open.len() + questions.len() > QUESTIONS_MAX {
             self.settle();
@@ -209,8 +226,11 @@ impl Machine {
             }
             None => true,
         });
-        let mut complete: Vec<u64> =
-            sets.iter().filter(|(_, set)| set.replies.iter().all(Option::is_some)).map(|(id, _)| *id).collect();
+        let mut complete: Vec<u64> = sets
+            .iter()
+            .filter(|(_, set)| set.replies.iter().all(Option::is_some))
+            .map(|(id, _)| *id)
+            .collect();
         complete.sort_unstable();
         for set in complete {
             let replies = sets.remove(&set).into_iter().flat_map(|set| set.replies).flatten().collect();

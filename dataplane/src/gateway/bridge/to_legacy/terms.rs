@@ -70,7 +70,9 @@ impl Terms {
 
     /// Also who says nothing of any way.
     fn fills_forms(&self) -> bool {
-        self.elicitation.as_ref().is_some_and(|raw| member(raw, "form").is_some() || member(raw, "url").is_none())
+        self.elicitation
+            .as_ref()
+            .is_some_and(|raw| member(raw, "form").is_some() || member(raw, "url").is_none())
     }
 
     /// Whether a notification of the backend belongs into the response: what is

@@ -27,7 +27,9 @@ struct Data {
 pub fn required(error: &Bytes) -> Option<Bytes> {
     let failure: Failure = serde_json::from_slice(error).ok()?;
     let visits = failure.data.elicitations;
-    if failure.code != i64::from(code::URL_ELICITATION_REQUIRED) || visits.is_empty() || visits.len() > VISITS_MAX
+    if failure.code != i64::from(code::URL_ELICITATION_REQUIRED)
+        || visits.is_empty()
+        || visits.len() > VISITS_MAX
     {
         return None;
     }
@@ -36,7 +38,8 @@ pub fn required(error: &Bytes) -> Option<Bytes> {
     for (at, mut params) in visits.into_iter().enumerate() {
         ids.extend(params.remove("elicitationId"));
         params.entry("mode").or_insert_with(|| "url".into());
-        requests.insert(format!("url-{}", at + 1), json!({ "method": "elicitation/create", "params": params }));
+        requests
+            .insert(format!("url-{}", at + 1), json!({ "method": "elicitation/create", "params": params }));
     }
     let result = Object::default()
         .set_text("resultType", "input_required")

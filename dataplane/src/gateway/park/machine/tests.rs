@@ -61,19 +61,12 @@ async fn what_was_not_answered_is_asked_again() {
     let mut machine = parked(now, 2);
     assert_eq!(
         machine.retried(now, 1, [1; 32], &answers(&["q2"])),
-        [
-            Action::Attach,
-            Action::Reply { set: 2, replies: vec![reply("q2")] },
-            Action::Present { round: 2 },
-        ]
+        [Action::Attach, Action::Reply { set: 2, replies: vec![reply("q2")] }, Action::Present { round: 2 },]
     );
     assert_eq!(machine.questions().map(|q| q.key.as_str()).collect::<Vec<_>>(), ["q1"]);
     // The same again gets the same, and other answers nothing.
     assert_eq!(machine.retried(now, 1, [1; 32], &answers(&["q2"])), [Action::GiveQuestions]);
-    assert_eq!(
-        machine.retried(now, 1, [2; 32], &answers(&["q1"])),
-        [Action::Deny(Denial::OtherAnswers)]
-    );
+    assert_eq!(machine.retried(now, 1, [2; 32], &answers(&["q1"])), [Action::Deny(Denial::OtherAnswers)]);
     assert_eq!(
         machine.retried(now, 2, [2; 32], &answers(&["q1"])),
         [Action::Attach, Action::Reply { set: 1, replies: vec![reply("q1")] }]
@@ -204,7 +197,7 @@ proptest! {
         // For each open set its keys; for each key the answer that was taken.
         let mut expected: HashMap<u64, Vec<String>> = HashMap::new();
         let mut taken: HashMap<String, Bytes> = HashMap::new();
-        let (mut sets, mut keys, mut round, mut listeners) = (0, 0, 0, 1);
+        let (mut sets, mut keys, mut round, mut listeners) = (0u64, 0usize, 0u32, 1);
         let mut answered: HashMap<u32, Digest> = HashMap::new();
         for (step, event) in events.into_iter().enumerate() {
             let shown: Vec<String> = machine.open.iter().filter(|o| o.shown).map(|o| o.question.key.clone()).collect();
