@@ -282,7 +282,9 @@ impl Meters {
             Ok(Admitted { by: By::Key(_), .. }) => &self.admitted[1],
             Ok(Admitted { by: By::Token { .. }, .. }) => &self.admitted[2],
             Err(Refusal::Missing | Refusal::NotLocal) => &self.refused[0],
-            Err(Refusal::Malformed(_) | Refusal::UnknownKey | Refusal::Token(_)) => &self.refused[1],
+            Err(Refusal::Scheme | Refusal::Malformed(_) | Refusal::UnknownKey | Refusal::Token(_)) => {
+                &self.refused[1]
+            }
             Err(Refusal::Unavailable) => &self.refused[2],
         };
         counter.increment(1);

@@ -175,12 +175,13 @@ impl KeySet {
 }
 
 fn kept(document: Document, before: Option<&Kept>) -> Result<Kept, Failed> {
-    let keys = match (document.body, before) {
-        (Some(body), _) => Arc::new(Keys::parse(&body)?),
-        (None, Some(before)) => before.keys.clone(),
+    // What has not changed is good for as long again, if nothing else is said.
+    let (keys, usual) = match (document.body, before) {
+        (Some(body), _) => (Arc::new(Keys::parse(&body)?), FRESH),
+        (None, Some(before)) => (before.keys.clone(), before.fresh),
         (None, None) => return Err(NoKeys::Unreadable.into()),
     };
-    let fresh = document.max_age.unwrap_or(FRESH).clamp(FRESH_MIN, FRESH_MAX);
+    let fresh = document.max_age.unwrap_or(usual).clamp(FRESH_MIN, FRESH_MAX);
     Ok(Kept { keys, tag: document.tag, fetched: Instant::now(), fresh })
 }
 

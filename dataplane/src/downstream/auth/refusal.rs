@@ -15,6 +15,8 @@ pub enum Refusal {
     Missing,
     #[error("authentication required from other machines: send an API key as `Authorization: Bearer KEY`")]
     NotLocal,
+    #[error("credentials are written as `Authorization: Bearer KEY`")]
+    Scheme,
     #[error("{0}")]
     Malformed(&'static str),
     #[error("the API key is not known, or has been revoked")]
@@ -61,11 +63,13 @@ impl Refusal {
     }
 
     /// How to be let in (RFC 6750 §3). A caller who has shown nothing is told of
-    /// no error. `resource_metadata` (RFC 9728 §5.1) and `scope` are further
+    /// no error, nor is one who has tried another way. `resource_metadata` (RFC 9728 §5.1) and `scope` are further
     /// parameters of it, for gateways that have an authorization server.
     fn challenge(&self) -> Option<HeaderValue> {
         let error = match self {
-            Refusal::Missing | Refusal::NotLocal => return Some(HeaderValue::from_static("Bearer")),
+            Refusal::Missing | Refusal::NotLocal | Refusal::Scheme => {
+                return Some(HeaderValue::from_static("Bearer"));
+            }
             Refusal::Malformed(_) => "invalid_request",
             Refusal::UnknownKey | Refusal::Token(_) => "invalid_token",
             Refusal::Unavailable => return None,
