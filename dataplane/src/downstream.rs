@@ -13,6 +13,7 @@
 mod auth;
 mod body;
 mod duplex;
+mod elsewhere;
 mod guard;
 mod legacy;
 mod meters;
@@ -53,6 +54,7 @@ use tracing::{debug, warn};
 use self::{
     auth::Auth,
     body::Body,
+    elsewhere::Original,
     meters::Meters,
     path::{Path, Service},
     reply::refuse,
@@ -115,6 +117,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let doors = Doors::new(node, options);
+    doors.node.relay().serve_with(Arc::new(doors.clone()));
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -202,7 +205,7 @@ fn sweep_sessions(doors: &Doors) {
 impl Doors {
     fn new(node: Arc<Node>, options: DoorOptions) -> Arc<Self> {
         Arc::new(Self {
-            sessions: Sessions::new(&options.node_id),
+            sessions: Sessions::new(node.relay().clone()),
             streams: sse::Streams::default(),
             conversations: TaskTracker::new(),
             meters: Meters::new(),
@@ -229,7 +232,7 @@ impl Doors {
             let error = RpcError::invalid_request(format!("there is no gateway {gateway:?} on this node"));
             return Err((StatusCode::NOT_FOUND, error));
         };
-        Ok(Door { identity, node: self.node.clone(), doors: self.clone(), table, view })
+        Ok(Door { identity, node: self.node.clone(), doors: self.clone(), table, view, relayed: false })
     }
 }
 
@@ -240,6 +243,8 @@ struct Door {
     table: Arc<Table>,
     view: Arc<GatewayView>,
     identity: Arc<Identity>,
+    /// Another node has handed the request over: it goes no further.
+    relayed: bool,
 }
 
 async fn handle(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
@@ -281,8 +286,15 @@ async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> R
     let end = admitted.ended(door.node.clone(), door.view.gateway.name.clone());
     let response = match (service, request.method()) {
         (Service::Streamable, &HttpMethod::POST) => post(door, request).await,
-        (Service::Streamable, &HttpMethod::GET) => legacy::get(door, request.headers()),
-        (Service::Streamable, &HttpMethod::DELETE) => legacy::delete(door, request.headers()),
+        (Service::Streamable, &(HttpMethod::GET | HttpMethod::DELETE)) => {
+            let (head, _) = request.into_parts();
+            let original = Original { method: &head.method, uri: &head.uri, head: &head.headers, body: &Bytes::new() };
+            match elsewhere::session(&door, &original).await {
+                Some(response) => response,
+                None if head.method == HttpMethod::GET => legacy::get(door, &head.headers),
+                None => legacy::delete(door, &head.headers).await,
+            }
+        }
         (Service::Streamable, _) => reply::method_not_allowed(legacy::METHODS),
         (Service::Events, &HttpMethod::GET) => sse::open(door),
         (Service::Messages, &HttpMethod::POST) => sse::post(door, request).await,
@@ -298,7 +310,10 @@ async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> R
 ///
 /// # Errors
 /// How it is refused.
-async fn posted(head: &HeaderMap, incoming: Incoming) -> Result<Bytes, Response<Body>> {
+async fn posted<B>(head: &HeaderMap, incoming: B) -> Result<Bytes, Response<Body>>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
     if !headers::is_json(head) {
         let error = RpcError::invalid_request("the content type must be application/json");
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, &error));
@@ -307,12 +322,19 @@ async fn posted(head: &HeaderMap, incoming: Incoming) -> Result<Bytes, Response<
     body.map_err(|error| refuse(error.status(), None, &error.to_rpc()))
 }
 
-async fn post(door: Door, request: Request<Incoming>) -> Response<Body> {
+async fn post<B>(door: Door, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
     let (head, incoming) = request.into_parts();
     let body = match posted(&head.headers, incoming).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
+    let original = Original { method: &head.method, uri: &head.uri, head: &head.headers, body: &body };
+    if let Some(response) = elsewhere::session(&door, &original).await {
+        return response;
+    }
     if envelope::is_batch(&body) {
         return legacy::post_batch(door, &head.headers, body).await;
     }

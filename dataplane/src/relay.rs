@@ -82,6 +82,17 @@ pub struct Incoming {
     pub identity: Arc<Identity>,
 }
 
+/// What taking a session up has come to.
+#[derive(Clone, Debug)]
+pub enum TakenUp {
+    /// What its owner before had told the backends is in here.
+    Now(SessionRecord),
+    /// Somebody here was faster.
+    Already,
+    /// It has ended.
+    Over,
+}
+
 /// Why a relayed request is not begun here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Declined {
@@ -185,6 +196,14 @@ impl Relay {
         self.ledger.own(&self.tag, session, gateway, good_for);
     }
 
+    /// A session of this node is over. Returns when another node knows, if there
+    /// is one, so that its token is refused there too.
+    pub async fn end(&self, session: &str) {
+        if let Some(own) = self.ledger.end(session) {
+            self.copy(&own).await;
+        }
+    }
+
     /// This node no longer has it; what others hold of it stays.
     pub fn disown(&self, session: &str) {
         self.ledger.disown(session);
@@ -204,8 +223,7 @@ impl Relay {
     }
 
     /// Makes what is known of a session, here and on other nodes, the state of
-    /// this one, which is its owner from now on. What the new owner has to do again
-    /// at backends is in the record; none: nothing is known beyond the token.
+    /// this one, which is its owner from now on.
     ///
     /// # Errors
     /// The tag of a node that serves it at this moment.
@@ -215,7 +233,7 @@ impl Relay {
         gateway: &ResourceName,
         opener: &str,
         good_for: Duration,
-    ) -> Result<Option<SessionRecord>, Arc<str>> {
+    ) -> Result<TakenUp, Arc<str>> {
         let mut asked = self.order(gateway, session.as_bytes());
         asked.truncate(ASKED_MAX);
         if let Some(opener) = self.node(opener)
@@ -241,12 +259,16 @@ impl Relay {
         if let Some((_, tag)) = serving {
             return Err(tag);
         }
-        debug!(known = known.is_some(), "a session is taken up");
-        metrics::counter!("mt_relay_sessions_taken_up_total").increment(1);
-        if let Some(own) = self.ledger.take_up(&self.tag, session, gateway, good_for, known.clone()) {
-            self.copy(&own).await;
+        if known.as_ref().is_some_and(|record| record.ended) {
+            return Ok(TakenUp::Over);
         }
-        Ok(known)
+        let Some(own) = self.ledger.take_up(&self.tag, session, gateway, good_for, known) else {
+            return Ok(TakenUp::Already);
+        };
+        debug!("a session is taken up");
+        metrics::counter!("mt_relay_sessions_taken_up_total").increment(1);
+        self.copy(&own).await;
+        Ok(TakenUp::Now(own.record()))
     }
 
     /// Copies a record to the node that would take the session up.

@@ -12,7 +12,6 @@ use futures_util::stream::{BoxStream, Stream, StreamExt as _};
 use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use crate::mcp::RpcError;
 
@@ -110,7 +109,10 @@ const DISCARD_MAX: Duration = Duration::from_secs(2);
 
 /// Reads a whole body. One that came in one piece is not copied; of one that is
 /// too long nothing is kept.
-pub async fn read(mut incoming: Incoming, bytes_max: usize, within: Duration) -> Result<Bytes, ReadError> {
+pub async fn read<B>(mut incoming: B, bytes_max: usize, within: Duration) -> Result<Bytes, ReadError>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
     let read = read_within(&mut incoming, bytes_max, within).await;
     if let Err(ReadError::TooLong(_)) = read {
         _ = tokio::time::timeout(DISCARD_MAX, discard(&mut incoming)).await;
@@ -118,7 +120,7 @@ pub async fn read(mut incoming: Incoming, bytes_max: usize, within: Duration) ->
     read
 }
 
-async fn discard(incoming: &mut Incoming) {
+async fn discard<B: http_body::Body<Data = Bytes> + Unpin>(incoming: &mut B) {
     let mut dropped = 0;
     while let Some(Ok(frame)) = incoming.frame().await {
         dropped += frame.data_ref().map_or(0, Bytes::len);
@@ -128,11 +130,10 @@ async fn discard(incoming: &mut Incoming) {
     }
 }
 
-async fn read_within(
-    incoming: &mut Incoming,
-    bytes_max: usize,
-    within: Duration,
-) -> Result<Bytes, ReadError> {
+async fn read_within<B>(incoming: &mut B, bytes_max: usize, within: Duration) -> Result<Bytes, ReadError>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
     let declared = incoming.size_hint().lower();
     if declared > bytes_max as u64 {
         return Err(ReadError::TooLong(bytes_max));

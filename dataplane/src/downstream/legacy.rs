@@ -19,6 +19,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use super::{
     Door,
     body::Body,
+    elsewhere,
     ndjson,
     outlet::{Outlet, Queue, STALL_MAX},
     reply::{self, refuse},
@@ -212,12 +213,13 @@ pub fn start(
     };
     let (caller, from_call) = Caller::channel();
     let (node, table, view) = (door.node.clone(), door.table.clone(), door.view.clone());
-    let ended = session.ended.clone();
+    let (ended, session_id) = (session.ended.clone(), session.id.clone());
     let task = door.node.tracker.spawn(async move {
         if !call.method.exists_in(call.client.version) || !call.method.is_for_server() {
             let method = call.method.as_str().to_owned();
             return Some(Err(CallError::UnknownMethod { method }));
         }
+        let change = elsewhere::change_of(&call);
         let answer = tokio::select! {
             // A session that has ended opens nothing at a backend any more.
             biased;
@@ -228,6 +230,9 @@ pub fn start(
         // Whoever still hears of this answer: the client must start again.
         if let Err(CallError::SessionLost { .. }) = answer {
             ended.cancel();
+        }
+        if let (Some(change), Ok(Answer::Result(_))) = (change, &answer) {
+            node.relay().note(&session_id, change).await;
         }
         Some(answer)
     });
@@ -495,11 +500,12 @@ pub fn get(door: Door, head: &HeaderMap) -> Response<Body> {
 }
 
 /// Ends a session.
-pub fn delete(door: Door, head: &HeaderMap) -> Response<Body> {
+pub async fn delete(door: Door, head: &HeaderMap) -> Response<Body> {
     let found = token(head).and_then(|token| session(&door, head).map(|session| (token, session)));
     match found {
         Ok((token, session)) => {
             door.doors.sessions.end(token);
+            door.node.relay().end(&session.id).await;
             close_upstream(&door.node, &session);
             reply::empty(StatusCode::NO_CONTENT)
         }
@@ -511,7 +517,13 @@ pub fn delete(door: Door, head: &HeaderMap) -> Response<Body> {
 /// Closes what backends hold for a session that has ended.
 pub fn close_upstream(node: &Arc<Node>, session: &Arc<Session>) {
     let (node, client) = (node.clone(), session.client.clone());
-    node.tracker.clone().spawn(async move { gateway::end_session(&node, &client).await });
+    let (id, touched) = (session.id.clone(), session.is_touched());
+    node.tracker.clone().spawn(async move {
+        if touched {
+            node.relay().end(&id).await;
+        }
+        gateway::end_session(&node, &client).await;
+    });
 }
 
 #[cfg(test)]
@@ -532,7 +544,7 @@ mod tests {
     async fn a_question_that_nobody_waits_for_is_taken_back_and_makes_room() {
         let gateway: ResourceName = "default".parse().unwrap();
         let object = Bytes::from_static(b"{}");
-        let (_, session) = Sessions::new("a")
+        let (_, session) = Sessions::new(Arc::default())
             .open(
                 &KeyRing::ephemeral(),
                 &gateway,

@@ -2,9 +2,10 @@
 //!
 //! The session id is a sealed token that holds what was known at `initialize`,
 //! so any node of the fleet can take the session up. What comes later (calls in
-//! flight, questions to the client, streams) is a record on the node that has
-//! it. Sessions never authenticate: the principal of each request must be the
-//! one in the token.
+//! flight, questions to the client, streams) is on the node that has it, its
+//! owner; which one that is, and what the next one must know, is in the ledger
+//! of the relay. Sessions never authenticate: the principal of each request must
+//! be the one in the token.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -29,13 +30,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::stream::{EventStream, Kept};
 use crate::{
-    gateway::call::{Caller, Client, Identity, Reply, Scope, ToClient},
+    gateway::call::{Caller, Client, Identity, Reply, Scope, Shown, ToClient},
     mcp::{ProtocolVersion, RawId},
+    relay::Relay,
     seal::{KeyRing, Purpose},
 };
 
 /// Sessions with a record on one node.
 pub const SESSIONS_MAX: usize = 10_000;
+/// Of those, sessions of one principal; all who show nothing are one.
+pub const SESSIONS_PER_PRINCIPAL_MAX: usize = 8_000;
+/// Where there is no room for a new session, so many go that were idle longest,
+/// if they were for so long; of those who show nothing first.
+const EVICTED_AT_ONCE: usize = 100;
+const EVICTED_IDLE_MIN: Duration = Duration::from_secs(10);
 /// A record that nobody has used for so long goes.
 pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 /// From so many sessions on, a record goes after [`SESSION_IDLE_CROWDED`]: most
@@ -76,7 +84,10 @@ pub struct Session {
     expires: Instant,
     /// Whether a backend may hold state of it.
     touched: AtomicBool,
-    node_tag: Arc<str>,
+    /// In ids that the client brings back, so that none of another session, or
+    /// of an owner before, is mistaken for one of here. It follows from the
+    /// session's id, which no client ever sees.
+    label: String,
 }
 
 /// What a token holds.
@@ -93,6 +104,9 @@ struct Claims<'a> {
     /// Seconds since the epoch.
     #[serde(rename = "t")]
     issued: u64,
+    /// The tag of the node that opened it.
+    #[serde(rename = "o", default)]
+    opener: String,
     #[serde(rename = "i", borrow)]
     info: &'a RawValue,
     #[serde(rename = "c", borrow)]
@@ -111,12 +125,24 @@ pub enum SessionError {
     Full,
 }
 
+/// Where a session is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Something may be under way in it.
+    Here { busy: bool },
+    /// By whoever opened it, or has it from there; here only after it was taken up.
+    Away { id: Arc<str>, opener: String, good_for: Duration },
+}
+
 /// All sessions that have a record on this node.
 pub struct Sessions {
     by_token: DashMap<Box<str>, Arc<Session>>,
+    tokens: DashMap<Arc<str>, Box<str>>,
+    of_principals: DashMap<Arc<str>, usize>,
     ended: Mutex<Ended>,
-    /// In event ids, so that another node's stream is not mistaken for ours.
-    node_tag: Arc<str>,
+    /// Gone for want of room, until they are swept.
+    evicted: Mutex<Vec<Arc<Session>>>,
+    relay: Arc<Relay>,
 }
 
 #[derive(Default)]
@@ -126,10 +152,16 @@ struct Ended {
 }
 
 impl Sessions {
-    pub fn new(node_id: &str) -> Self {
-        let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let tag = blake3::hash(format!("{node_id}/{}/{start}", std::process::id()).as_bytes());
-        Self { by_token: DashMap::new(), ended: Mutex::default(), node_tag: tag.to_hex()[..8].into() }
+    /// Of the node whose relay this is.
+    pub fn new(relay: Arc<Relay>) -> Self {
+        Self {
+            by_token: DashMap::new(),
+            tokens: DashMap::new(),
+            of_principals: DashMap::new(),
+            ended: Mutex::default(),
+            evicted: Mutex::default(),
+            relay,
+        }
     }
 
     /// A new session, and its token.
@@ -145,9 +177,7 @@ impl Sessions {
         info: Bytes,
         capabilities: Bytes,
     ) -> Result<(String, Arc<Session>), SessionError> {
-        if self.by_token.len() >= SESSIONS_MAX {
-            return Err(SessionError::Full);
-        }
+        self.make_room(identity)?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let claims = Claims {
             id: id.clone(),
@@ -155,6 +185,7 @@ impl Sessions {
             principal: identity.principal.to_string(),
             version: version.as_str().to_owned(),
             issued: now_seconds(),
+            opener: self.relay.tag().to_string(),
             info: raw(&info),
             capabilities: raw(&capabilities),
         };
@@ -164,7 +195,7 @@ impl Sessions {
             return Err(SessionError::TooLarge);
         }
         let session = Session::new(
-            &self.node_tag,
+            self.relay.tag(),
             id.into(),
             gateway,
             identity,
@@ -173,8 +204,31 @@ impl Sessions {
             capabilities,
             Duration::ZERO,
         );
-        self.by_token.insert(token.clone().into(), session.clone());
+        let session = self.enter(&token, session, SESSION_AGE_MAX);
         Ok((token, session))
+    }
+
+    /// Where the session of a token is served, for this gateway and principal.
+    ///
+    /// # Errors
+    /// [`SessionError::Unknown`].
+    pub fn place(
+        &self,
+        keys: &KeyRing,
+        gateway: &ResourceName,
+        identity: &Arc<Identity>,
+        token: &str,
+    ) -> Result<Place, SessionError> {
+        if let Some(session) = self.by_token.get(token) {
+            return Ok(Place::Here { busy: session.is_busy() });
+        }
+        let plain = self.open_token(keys, gateway, token)?;
+        let Claims { id, opener, issued, .. } = self.check(&plain, gateway, identity)?;
+        if opener == **self.relay.tag() && self.relay.hint(&id).is_none() {
+            return Ok(Place::Here { busy: false });
+        }
+        let age = Duration::from_secs(now_seconds().saturating_sub(issued));
+        Ok(Place::Away { id: id.into(), opener, good_for: SESSION_AGE_MAX.saturating_sub(age) })
     }
 
     /// The session of a token, for this gateway and principal. A session of
@@ -196,27 +250,13 @@ impl Sessions {
                 .then(|| session.value().clone())
                 .ok_or(SessionError::Unknown);
         }
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(SessionError::Unknown);
-        }
-        let plain = keys
-            .open(Purpose::Session, gateway.as_str().as_bytes(), token)
-            .map_err(|_| SessionError::Unknown)?;
-        let claims: Claims<'_> = serde_json::from_slice(&plain).map_err(|_| SessionError::Unknown)?;
+        let plain = self.open_token(keys, gateway, token)?;
+        let claims = self.check(&plain, gateway, identity)?;
         let version = ProtocolVersion::parse(&claims.version).ok_or(SessionError::Unknown)?;
         let age = Duration::from_secs(now_seconds().saturating_sub(claims.issued));
-        if claims.gateway != gateway.as_str()
-            || claims.principal != *identity.principal
-            || age > SESSION_AGE_MAX
-            || self.ended.lock().ids.contains(claims.id.as_str())
-        {
-            return Err(SessionError::Unknown);
-        }
-        if self.by_token.len() >= SESSIONS_MAX {
-            return Err(SessionError::Full);
-        }
+        self.make_room(identity)?;
         let fresh = Session::new(
-            &self.node_tag,
+            self.relay.tag(),
             claims.id.into(),
             gateway,
             identity,
@@ -225,21 +265,126 @@ impl Sessions {
             Bytes::copy_from_slice(claims.capabilities.get().as_bytes()),
             age,
         );
-        // Two requests may bring the token at once: the first record stays.
-        Ok(self.by_token.entry(token.into()).or_insert(fresh).value().clone())
+        Ok(self.enter(token, fresh, SESSION_AGE_MAX.saturating_sub(age)))
+    }
+
+    fn open_token(&self, keys: &KeyRing, gateway: &ResourceName, token: &str) -> Result<Vec<u8>, SessionError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(SessionError::Unknown);
+        }
+        let bound_to = gateway.as_str().as_bytes();
+        keys.open(Purpose::Session, bound_to, token).map_err(|_| SessionError::Unknown)
+    }
+
+    fn check<'a>(
+        &self,
+        plain: &'a [u8],
+        gateway: &ResourceName,
+        identity: &Arc<Identity>,
+    ) -> Result<Claims<'a>, SessionError> {
+        let claims: Claims<'_> = serde_json::from_slice(plain).map_err(|_| SessionError::Unknown)?;
+        let good = claims.gateway == gateway.as_str()
+            && claims.principal == *identity.principal
+            && now_seconds().saturating_sub(claims.issued) <= SESSION_AGE_MAX.as_secs()
+            && !self.ended.lock().ids.contains(claims.id.as_str());
+        good.then_some(claims).ok_or(SessionError::Unknown)
+    }
+
+    /// Gives a session its place here. Two requests may bring a token at once:
+    /// the first record stays.
+    fn enter(&self, token: &str, session: Arc<Session>, good_for: Duration) -> Arc<Session> {
+        let entered = self.by_token.entry(token.into()).or_insert(session.clone()).value().clone();
+        if Arc::ptr_eq(&entered, &session) {
+            self.tokens.insert(session.id.clone(), token.into());
+            *self.of_principals.entry(session.client.identity.principal.clone()).or_default() += 1;
+            self.relay.own(&session.id, &session.gateway, good_for);
+        }
+        entered
+    }
+
+    /// Forgets what is known of a session that has left `by_token`.
+    fn leave(&self, session: &Session) {
+        self.tokens.remove(&session.id);
+        let principal = &session.client.identity.principal;
+        if let Some(mut count) = self.of_principals.get_mut(principal) {
+            *count = count.saturating_sub(1);
+        }
+        self.of_principals.remove_if(principal, |_, count| *count == 0);
+    }
+
+    /// Room for one more session of this principal.
+    fn make_room(&self, identity: &Identity) -> Result<(), SessionError> {
+        let many = |principal: &Arc<str>| {
+            self.of_principals.get(principal).is_some_and(|count| *count >= SESSIONS_PER_PRINCIPAL_MAX)
+        };
+        let crowded = if many(&identity.principal) {
+            Some(&identity.principal)
+        } else if self.by_token.len() >= SESSIONS_MAX {
+            None
+        } else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let mut idle: Vec<_> = self
+            .by_token
+            .iter()
+            .filter(|session| crowded.is_none_or(|whose| session.client.identity.principal == *whose))
+            .filter(|session| !session.is_busy())
+            .map(|session| (session.client.identity.shown != Shown::Nothing, *session.last_used.lock(), session.key().clone()))
+            .filter(|(_, used, _)| now.saturating_duration_since(*used) >= EVICTED_IDLE_MIN)
+            .collect();
+        if idle.is_empty() {
+            return Err(SessionError::Full);
+        }
+        idle.sort_by_key(|(shown, used, _)| (*shown, *used));
+        for (_, _, token) in idle.into_iter().take(EVICTED_AT_ONCE) {
+            if let Some((_, session)) = self.by_token.remove(&token) {
+                metrics::counter!("mt_downstream_sessions_evicted_total").increment(1);
+                self.leave(&session);
+                self.let_go(&session);
+                self.evicted.lock().push(session);
+            }
+        }
+        Ok(())
     }
 
     /// Ends a session; its token is refused from now on.
     pub fn end(&self, token: &str) -> Option<Arc<Session>> {
         let (_, session) = self.by_token.remove(token)?;
-        self.remember_ended(&session);
+        self.leave(&session);
+        self.remember_ended(&session.id);
+        session.ended.cancel();
         Some(session)
+    }
+
+    /// A session is over, as another node knows.
+    pub fn is_over(&self, id: &Arc<str>) {
+        self.remember_ended(id);
+    }
+
+    /// Another node has a session now: what is open for it here ends, and what
+    /// backends hold is the other's.
+    pub fn displace(&self, id: &str) {
+        if let Some((_, token)) = self.tokens.remove(id)
+            && let Some((_, session)) = self.by_token.remove(&token)
+        {
+            self.leave(&session);
+            session.ended.cancel();
+        }
+    }
+
+    /// Whether a session has its place here, and with `busy`, whether something
+    /// is under way in it.
+    pub fn has(&self, id: &str, busy: bool) -> bool {
+        let Some(token) = self.tokens.get(id).map(|token| token.clone()) else { return false };
+        self.by_token.get(&token).is_some_and(|session| !session.ended.is_cancelled() && (!busy || session.is_busy()))
     }
 
     /// Removes the records of sessions that have ended, are too old or idle, and returns
     /// them. Where there are many, a shorter idleness does.
     pub fn sweep(&self, now: Instant) -> Vec<Arc<Session>> {
         let mut gone = Vec::new();
+        let evicted = std::mem::take(&mut *self.evicted.lock());
         let crowded = self.by_token.len() > SESSIONS_CROWDED;
         let idle_max = if crowded { SESSION_IDLE_CROWDED } else { SESSION_IDLE_MAX };
         self.by_token.retain(|_, session| {
@@ -254,21 +399,27 @@ impl Sessions {
             keep
         });
         for session in &gone {
-            // Without upstream state the token alone can start over.
-            if session.touched.load(Ordering::Relaxed) {
-                self.remember_ended(session);
-            } else {
-                session.ended.cancel();
-            }
+            self.leave(session);
+            self.let_go(session);
         }
+        gone.extend(evicted);
         gone
     }
 
-    fn remember_ended(&self, session: &Session) {
+    /// Without upstream state the token alone can start over.
+    fn let_go(&self, session: &Session) {
+        if session.touched.load(Ordering::Relaxed) {
+            self.remember_ended(&session.id);
+        } else {
+            self.relay.disown(&session.id);
+        }
         session.ended.cancel();
+    }
+
+    fn remember_ended(&self, id: &Arc<str>) {
         let mut ended = self.ended.lock();
-        if ended.ids.insert(session.id.clone()) {
-            ended.order.push_back(session.id.clone());
+        if ended.ids.insert(id.clone()) {
+            ended.order.push_back(id.clone());
         }
         if ended.order.len() > ENDED_MAX
             && let Some(oldest) = ended.order.pop_front()
@@ -293,6 +444,7 @@ impl Session {
         capabilities: Bytes,
         age: Duration,
     ) -> Arc<Self> {
+        let label = blake3::hash(format!("{node_tag}/{id}").as_bytes()).to_hex()[..16].to_owned();
         let (caller, events) = Caller::channel();
         let client = Arc::new(Client {
             identity: identity.clone(),
@@ -305,7 +457,7 @@ impl Session {
         Arc::new(Self {
             gateway: gateway.clone(),
             client,
-            inbox: EventStream::new(format!("{node_tag}.0")),
+            inbox: EventStream::new(format!("{label}.0")),
             ended: CancellationToken::new(),
             events: Mutex::new(Some(events)),
             running: Mutex::default(),
@@ -315,7 +467,7 @@ impl Session {
             last_used: Mutex::new(Instant::now()),
             expires: Instant::now() + SESSION_AGE_MAX.saturating_sub(age),
             touched: AtomicBool::new(false),
-            node_tag: node_tag.clone(),
+            label,
             id,
         })
     }
@@ -323,6 +475,11 @@ impl Session {
     /// Notes that the client is there.
     pub fn touch(&self) {
         *self.last_used.lock() = Instant::now();
+    }
+
+    /// Whether a backend may hold state of it.
+    pub fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
     }
 
     /// Notes that a backend may hold state of this session from now on. True
@@ -363,7 +520,7 @@ impl Session {
             return None;
         }
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let id = RawId::text(&format!("{}.ask.{number}", self.node_tag));
+        let id = RawId::text(&format!("{}.ask.{number}", self.label));
         let (reply, answer) = oneshot::channel();
         asks.insert(id.clone(), reply);
         Some((id, answer))
@@ -377,7 +534,7 @@ impl Session {
     /// A new stream that the client can resume.
     pub fn open_stream(&self) -> Arc<EventStream> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let stream = EventStream::new(format!("{}.{number}", self.node_tag));
+        let stream = EventStream::new(format!("{}.{number}", self.label));
         self.prune_streams(Instant::now());
         let mut streams = self.streams.lock();
         if streams.len() >= SESSION_STREAMS_MAX {
@@ -411,7 +568,7 @@ impl Session {
     pub fn resume(&self, event_id: &str) -> Option<(Arc<EventStream>, u64)> {
         let mut parts = event_id.split('.');
         let (tag, stream, event) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || tag != &*self.node_tag {
+        if parts.next().is_some() || tag != self.label {
             return None;
         }
         let (stream, event) = (stream.parse::<u64>().ok()?, event.parse::<u64>().ok()?);

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::stream;
 use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
@@ -20,6 +19,7 @@ use super::{
     Door, Doors,
     body::Body,
     duplex::Duplex,
+    elsewhere::{self, Original},
     meters::{Carrier, Closed},
     outlet::{Queue, STALL_MAX},
     path,
@@ -172,11 +172,21 @@ fn event(message: &[u8]) -> Bytes {
 }
 
 /// Takes a message for the conversation of a stream.
-pub async fn post(door: Door, request: Request<Incoming>) -> Response<Body> {
+pub async fn post<B>(door: Door, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
     let (head, incoming) = request.into_parts();
     let gateway = door.view.gateway.name.clone();
     let mut response = match super::posted(&head.headers, incoming).await {
-        Ok(body) => take(&door, head.uri.query(), body),
+        Ok(body) => {
+            let owner = Handle::open(&door, head.uri.query()).map(|handle| handle.owner).unwrap_or_default();
+            let original = Original { method: &head.method, uri: &head.uri, head: &head.headers, body: &body };
+            match elsewhere::owner(&door, &owner, &original).await {
+                Some(response) => return response,
+                None => take(&door, head.uri.query(), body),
+            }
+        }
         Err(refusal) => refusal,
     };
     deprecated(&mut response, gateway.as_str());

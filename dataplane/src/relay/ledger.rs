@@ -83,7 +83,7 @@ impl Ledger {
         }
     }
 
-    /// As [`own`](Self::own), after another node. None: it is this node's already, or over.
+    /// As [`own`](Self::own), after another node. None: it is this node's already.
     pub fn take_up(
         &self,
         tag: &str,
@@ -94,14 +94,23 @@ impl Ledger {
     ) -> Option<Arc<Own>> {
         let before = known.clone().unwrap_or_else(|| fresh(tag, session, good_for));
         let record = record::succeeded(before, tag);
-        let over = record.ended;
         let mut begun = None;
         self.own.entry(session.clone()).or_insert_with(|| {
             let own = own(session, gateway, record, known.as_ref());
             begun = Some(own.clone());
             own
         });
-        begun.filter(|_| !over)
+        begun
+    }
+
+    /// As [`change`](Self::change) with the end, which is all that stays of it.
+    pub fn end(&self, session: &str) -> Option<Arc<Own>> {
+        let own = self.change(session, Change::Ended);
+        if let Some(own) = &own {
+            self.copies.lock().insert(session, own.record());
+        }
+        self.own.remove(session);
+        own
     }
 
     pub fn disown(&self, session: &str) {
@@ -277,7 +286,6 @@ mod tests {
         let other = Ledger::default();
         other.keep_copy(over);
         assert!(other.keep_copy(before).ended);
-        assert!(other.take_up("n2", &id, &gateway, DAY, other.copy_of(&id)).is_none());
     }
 
     #[test]

@@ -40,6 +40,7 @@ use crate::{
         splice,
         version::ProtocolVersion,
     },
+    relay::ledger::{Change, Held},
 };
 
 /// Sessions with one backend.
@@ -229,7 +230,14 @@ impl Legacy {
 
     async fn open(self: Arc<Self>, leg: Arc<Leg>, client: Arc<Client>, tell: watch::Sender<Opened<Session>>) {
         let version = self.pin.unwrap_or(client.version);
-        let opening = self.initialize(version, &client.capabilities, &client.info);
+        let opening = async {
+            if let Some(adopted) = self.adopt(&leg.key) {
+                return adopted;
+            }
+            let session = self.initialize(version, &client.capabilities, &client.info).await?;
+            self.note(&leg.key, &session).await;
+            Ok(session)
+        };
         let outcome = match timeout(INITIALIZE_TIMEOUT, opening).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self
@@ -257,6 +265,29 @@ impl Legacy {
                 leg.session.opened(None);
                 tell.send_replace(Some(Err(Arc::new(error))));
             }
+        }
+    }
+
+    /// Goes on with the session that the node had which had the client's before,
+    /// if there was one.
+    fn adopt(&self, key: &LegKey) -> Option<Result<Session, CallError>> {
+        let LegKey::Session(id) = key else { return None };
+        let adopted = match self.shared.relay.held(id, &self.endpoint.backend)? {
+            Held::Session { id, protocol_version } => {
+                Session::adopted(&id, &protocol_version, self.shared.shutdown.child_token())
+            }
+            Held::Lost => None,
+        };
+        let lost = || CallError::SessionLost { backend: self.endpoint.backend.clone() };
+        Some(adopted.ok_or_else(lost))
+    }
+
+    /// Tells the node after this one of a client's session, before it is used.
+    async fn note(&self, key: &LegKey, session: &Session) {
+        if let (LegKey::Session(id), Some((session_id, protocol_version))) = (key, session.id_and_version()) {
+            let backend = self.endpoint.backend.clone();
+            let change = Change::Upstream { backend, session_id, protocol_version };
+            self.shared.relay.note(id, change).await;
         }
     }
 

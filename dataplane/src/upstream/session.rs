@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
-use super::{level::Level, single::Single};
+use super::{elsewhere::Elsewhere, level::Level, single::Single};
 use crate::{
     gateway::call::{Call, Client, Scope},
     mcp::{
@@ -68,6 +68,8 @@ pub struct Session {
     ids: IdCounter,
     /// From which level on the backend was told to log.
     pub level: Level,
+    /// Answers that came on its own stream.
+    pub elsewhere: Elsewhere,
     /// It is over: its event stream stops.
     pub over: CancellationToken,
 }
@@ -80,6 +82,7 @@ impl Session {
             version: crate::mcp::headers::value(version),
             used: AtomicBool::new(false),
             ids: IdCounter::default(),
+            elsewhere: Elsewhere::default(),
             level: Level::default(),
             over,
         }
@@ -90,6 +93,21 @@ impl Session {
         if let Some(id) = &self.id {
             headers.insert(SESSION_ID, id.clone());
         }
+    }
+
+    /// One that was opened from another node, which is gone, and in which calls
+    /// have been answered.
+    pub fn adopted(id: &Bytes, version: &str, over: CancellationToken) -> Option<Self> {
+        let id = HeaderValue::from_maybe_shared(id.clone()).ok()?;
+        let session = Self::new(Bytes::new(), Some(id), version, over);
+        session.set_used();
+        Some(session)
+    }
+
+    /// What another node needs to go on with it; nothing if it has no id.
+    pub fn id_and_version(&self) -> Option<(Bytes, String)> {
+        let id = Bytes::copy_from_slice(self.id.as_ref()?.as_bytes());
+        Some((id, self.version.to_str().unwrap_or_default().to_owned()))
     }
 
     pub fn has_id(&self) -> bool {

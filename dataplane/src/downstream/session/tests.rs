@@ -6,6 +6,10 @@ fn principal(name: &str) -> Arc<Identity> {
     Arc::new(Identity { principal: name.into(), ..Identity::clone(&Identity::anonymous()) })
 }
 
+fn sessions(node: &str) -> Sessions {
+    Sessions::new(Relay::new(node.into(), Arc::new(arc_swap::ArcSwap::from_pointee(KeyRing::ephemeral()))))
+}
+
 fn opened(sessions: &Sessions, keys: &KeyRing) -> (String, Arc<Session>) {
     let object = Bytes::from_static(br#"{"name":"c","version":"1"}"#);
     sessions
@@ -23,8 +27,8 @@ fn opened(sessions: &Sessions, keys: &KeyRing) -> (String, Arc<Session>) {
 #[test]
 fn any_node_with_the_keys_takes_a_session_up() {
     let keys = KeyRing::ephemeral();
-    let (token, session) = opened(&Sessions::new("a"), &keys);
-    let other = Sessions::new("b");
+    let (token, session) = opened(&sessions("a"), &keys);
+    let other = sessions("b");
     let taken = other.find(&keys, &session.gateway, &principal("p"), &token).unwrap();
     assert_eq!((&taken.id, &taken.client.info), (&session.id, &session.client.info));
 }
@@ -32,9 +36,9 @@ fn any_node_with_the_keys_takes_a_session_up() {
 #[test]
 fn a_token_is_useless_for_anybody_else() {
     let keys = KeyRing::ephemeral();
-    let sessions = Sessions::new("a");
+    let sessions = sessions("a");
     let (token, session) = opened(&sessions, &keys);
-    let other = Sessions::new("b");
+    let other = sessions("b");
     let gateway = &session.gateway;
     for sessions in [&sessions, &other] {
         let find = |keys, gateway, who, token| sessions.find(keys, gateway, &principal(who), token).err();
@@ -50,7 +54,7 @@ fn a_token_is_useless_for_anybody_else() {
 #[test]
 fn an_ended_session_stays_ended() {
     let keys = KeyRing::ephemeral();
-    let sessions = Sessions::new("a");
+    let sessions = sessions("a");
     let (token, session) = opened(&sessions, &keys);
     sessions.end(&token).unwrap();
     assert!(session.ended.is_cancelled());
@@ -59,7 +63,7 @@ fn an_ended_session_stays_ended() {
 
 #[test]
 fn what_a_client_says_of_itself_must_fit_into_the_token() {
-    let sessions = Sessions::new("a");
+    let sessions = sessions("a");
     let large = Bytes::from(format!("{{\"name\":\"{}\"}}", "x".repeat(TOKEN_BYTES_MAX)));
     let opened = sessions.open(
         &KeyRing::ephemeral(),
@@ -74,7 +78,7 @@ fn what_a_client_says_of_itself_must_fit_into_the_token() {
 
 #[test]
 fn an_id_in_flight_is_not_taken_twice() {
-    let (_, session) = opened(&Sessions::new("a"), &KeyRing::ephemeral());
+    let (_, session) = opened(&sessions("a"), &KeyRing::ephemeral());
     let id = RawId::number(1);
     let running = session.begin(&id).unwrap();
     assert!(session.begin(&id).is_none());
@@ -86,7 +90,7 @@ fn an_id_in_flight_is_not_taken_twice() {
 
 #[tokio::test]
 async fn a_reply_reaches_the_question_once() {
-    let (_, session) = opened(&Sessions::new("a"), &KeyRing::ephemeral());
+    let (_, session) = opened(&sessions("a"), &KeyRing::ephemeral());
     let (id, answer) = session.ask().unwrap();
     assert!(session.reply(&id, Ok(Bytes::from_static(b"{}"))));
     assert!(!session.reply(&id, Ok(Bytes::from_static(b"{}"))));
@@ -96,7 +100,7 @@ async fn a_reply_reaches_the_question_once() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_record_goes_and_its_token_starts_over_unless_a_backend_held_state() {
     let keys = KeyRing::ephemeral();
-    let sessions = Sessions::new("a");
+    let sessions = sessions("a");
     let (idle, session) = opened(&sessions, &keys);
     let (used, other) = opened(&sessions, &keys);
     assert!(other.mark_upstream());
@@ -109,7 +113,7 @@ async fn an_idle_record_goes_and_its_token_starts_over_unless_a_backend_held_sta
 #[tokio::test(start_paused = true)]
 async fn a_session_that_a_backend_has_lost_is_unknown_and_goes_with_the_next_sweep() {
     let keys = KeyRing::ephemeral();
-    let sessions = Sessions::new("a");
+    let sessions = sessions("a");
     let (token, session) = opened(&sessions, &keys);
     assert!(session.mark_upstream());
     session.ended.cancel();
@@ -123,7 +127,7 @@ async fn a_session_that_a_backend_has_lost_is_unknown_and_goes_with_the_next_swe
 #[tokio::test(start_paused = true)]
 async fn where_many_sessions_are_the_idle_make_room_sooner() {
     let keys = KeyRing::ephemeral();
-    let sessions = Sessions::new("a");
+    let sessions = sessions("a");
     let (few, _) = opened(&sessions, &keys);
     tokio::time::advance(SESSION_IDLE_CROWDED).await;
     assert_eq!(sessions.sweep(Instant::now()).len(), 0);
@@ -136,7 +140,7 @@ async fn where_many_sessions_are_the_idle_make_room_sooner() {
 #[tokio::test(start_paused = true)]
 async fn a_session_in_use_ends_with_its_token() {
     let keys = KeyRing::ephemeral();
-    let sessions = Sessions::new("a");
+    let sessions = sessions("a");
     let (_, session) = opened(&sessions, &keys);
     let _running = session.begin(&RawId::number(1)).unwrap();
     tokio::time::advance(SESSION_AGE_MAX - Duration::from_secs(1)).await;
@@ -148,7 +152,7 @@ async fn a_session_in_use_ends_with_its_token() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_was_lost_on_its_way_can_be_had_again_for_a_while() {
-    let (_, session) = opened(&Sessions::new("a"), &KeyRing::ephemeral());
+    let (_, session) = opened(&sessions("a"), &KeyRing::ephemeral());
     let stream = session.open_stream();
     stream.push(b"answer").await;
     stream.finish();
@@ -163,7 +167,7 @@ async fn an_answer_that_was_lost_on_its_way_can_be_had_again_for_a_while() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_kept_for_clients_that_come_back_is_bounded() {
-    let (_, session) = opened(&Sessions::new("a"), &KeyRing::ephemeral());
+    let (_, session) = opened(&sessions("a"), &KeyRing::ephemeral());
     for _ in 0..10 {
         let stream = session.open_stream();
         stream.push(&vec![b'x'; SESSION_KEPT_BYTES_MAX / 4]).await;
@@ -177,7 +181,7 @@ async fn what_is_kept_for_clients_that_come_back_is_bounded() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_nobody_fetches_is_not_kept_for_the_life_of_the_session() {
     let keys = KeyRing::ephemeral();
-    let sessions = Sessions::new("a");
+    let sessions = sessions("a");
     let (_, session) = opened(&sessions, &keys);
     for _ in 0..10 {
         let stream = session.open_stream();
