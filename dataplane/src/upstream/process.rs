@@ -239,18 +239,66 @@ pub fn describe(ended: &io::Result<ExitStatus>) -> String {
     }
 }
 
+/// Whether a process that may map only so much has probably ended for that.
+/// Nobody says so for certain: an allocation fails, and what follows from that
+/// is up to the program.
+fn is_short_of_memory(ended: &io::Result<ExitStatus>, words: &str) -> bool {
+    use std::os::unix::process::ExitStatusExt as _;
+    const SAID: [&str; 7] = [
+        "MemoryError",
+        "memory allocation of",
+        "Cannot allocate memory",
+        "annot map",
+        "bad_alloc",
+        "out of memory",
+        "Out of memory",
+    ];
+    match ended {
+        Ok(status) if status.success() => false,
+        Ok(status) => {
+            let signal = status.signal().and_then(Signal::from_named_raw);
+            let died = [Signal::ABORT, Signal::SEGV, Signal::BUS, Signal::TRAP, Signal::ILL];
+            signal.is_some_and(|signal| died.contains(&signal))
+                || SAID.iter().any(|said| words.contains(said))
+        }
+        Err(_) => false,
+    }
+}
+
 /// The end of what a process has said on stderr.
 #[derive(Debug, Default)]
 pub struct LastWords {
     ring: Mutex<VecDeque<u8>>,
     secrets: Vec<String>,
+    memory_bytes_max: Option<u64>,
+}
+
+/// What is told of the end of a process.
+pub struct Obituary {
+    pub text: String,
+    /// It has probably ended because it may map only so much.
+    pub short_of_memory: bool,
 }
 
 impl LastWords {
-    /// Hides these values in what it gives out.
-    pub fn new(secrets: Vec<String>) -> Arc<Self> {
+    /// Of a process that may map so much. Hides these values in what it gives out.
+    pub fn new(secrets: Vec<String>, memory_bytes_max: Option<u64>) -> Arc<Self> {
         let secrets = secrets.into_iter().filter(|secret| secret.len() >= SECRET_BYTES_MIN).collect();
-        Arc::new(Self { ring: Mutex::default(), secrets })
+        Arc::new(Self { ring: Mutex::default(), secrets, memory_bytes_max })
+    }
+
+    /// How a process has ended, with the words.
+    pub fn obituary(&self, ended: &io::Result<ExitStatus>) -> Obituary {
+        let (mut text, words) = (describe(ended), self.text());
+        let short_of_memory = self.memory_bytes_max.is_some() && is_short_of_memory(ended, &words);
+        if let (true, Some(bytes)) = (short_of_memory, self.memory_bytes_max) {
+            let mib = bytes >> 20;
+            text = format!("{text}, probably for want of memory: memoryBytesMax lets it map {mib} MiB");
+        }
+        if !words.is_empty() {
+            text = format!("{text}; its last words: {words}");
+        }
+        Obituary { text, short_of_memory }
     }
 
     fn push(&self, bytes: &[u8]) {
@@ -405,15 +453,35 @@ mod tests {
 
     #[test]
     fn a_secret_at_the_edge_of_the_last_words_is_hidden() {
-        let words = LastWords::new(vec!["hunter2-secret".to_owned()]);
+        let words = LastWords::new(vec!["hunter2-secret".to_owned()], None);
         words.push(b"hunter2-secret");
         words.push(&vec![b'x'; LAST_WORDS_BYTES_MAX - 3]);
         assert!(!words.text().contains("ret"), "{}", words.text());
     }
 
     #[tokio::test]
+    async fn a_process_that_gets_no_memory_is_told_apart() {
+        let limit = Some(64 << 20);
+        let of = async |script: &str, limit| {
+            let words = LastWords::new(Vec::new(), limit);
+            let mut started = shell(script);
+            drain_stderr(started.stderr, words.clone(), "hog".to_owned()).await;
+            words.obituary(&started.process.ended().await)
+        };
+        let died = of("kill -ABRT $$", limit).await;
+        assert!(died.short_of_memory);
+        assert_eq!(died.text, "signal 6, probably for want of memory: memoryBytesMax lets it map 64 MiB");
+        let said = of("echo MemoryError >&2; exit 1", limit).await;
+        assert!(said.text.ends_with("64 MiB; its last words: MemoryError"), "{}", said.text);
+        for (script, limit) in [("kill -ABRT $$", None), ("exit 1", limit), ("kill -TERM $$", limit)] {
+            let other = of(script, limit).await;
+            assert!(!other.short_of_memory, "{script}: {}", other.text);
+        }
+    }
+
+    #[tokio::test]
     async fn a_flood_on_stderr_neither_blocks_nor_grows() {
-        let words = LastWords::new(vec!["hunter2-secret".to_owned()]);
+        let words = LastWords::new(vec!["hunter2-secret".to_owned()], None);
         let started =
             shell("head -c 3000000 /dev/zero | tr '\\0' 'x' >&2; echo the key is hunter2-secret >&2");
         drain_stderr(started.stderr, words.clone(), "flood".to_owned()).await;

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     pipe::{Ended, Pipe, Queued},
-    process::{LastWords, Process, describe},
+    process::{LastWords, Process},
 };
 use crate::mcp::lines::{Framer, Line};
 
@@ -108,11 +108,11 @@ pub async fn supervise(
     _ = timeout(LAST_READ, &mut drained).await;
     read.abort();
     drained.abort();
-    let how = match (pipe.given_up(), words.text()) {
-        (Some(why), _) => why.to_owned(),
-        (None, words) if words.is_empty() => describe(&ended),
-        (None, words) => format!("{}; its last words: {words}", describe(&ended)),
-    };
+    let obituary = words.obituary(&ended);
+    if obituary.short_of_memory && !wanted {
+        pipe.meters.out_of_memory.increment(1);
+    }
+    let how = pipe.given_up().map_or(obituary.text, str::to_owned);
     pipe.set_ended(Ended { how: how.into(), wanted: wanted && pipe.given_up().is_none() });
 }
 
@@ -178,7 +178,7 @@ mod tests {
         let program =
             Program { command: "cat", args: &["/dev/stdin".to_owned()], env: Vec::new(), cwd: None };
         let Started { process, stdin, stdout, stderr } = start(program).unwrap();
-        let words = LastWords::new(Vec::new());
+        let words = LastWords::new(Vec::new(), None);
         let pumps = Pumps {
             wrote: shared.tasks.spawn(write(pipe.clone(), queue, stdin)),
             read: shared.tasks.spawn(read(pipe.clone(), stdout, 1024)),

@@ -44,7 +44,7 @@ impl Stdio {
         tracing::debug!(backend = %self.backend, command = self.transport.command, "process started");
         let shared = Arc::clone(&terms.shared);
         let (pipe, queue) = Pipe::new(terms);
-        let words = LastWords::new(hidden);
+        let words = LastWords::new(hidden, self.transport.memory_bytes_max);
         let tasks = &shared.tasks;
         let pumps = Pumps {
             wrote: tasks.spawn(pump::write(pipe.clone(), queue, stdin)),
