@@ -266,6 +266,12 @@ pub enum CallError {
     NeedsAuth { backend: ResourceName, status: u16, reason: String },
     #[error("backend {backend} is at its limit of {limit} calls in flight")]
     Overloaded { backend: ResourceName, limit: usize },
+    /// It bears one call at a time, and too many wait for it.
+    #[error("backend {backend} is busy and {limit} calls wait for it")]
+    QueueFull { backend: ResourceName, limit: usize },
+    /// It bears one call at a time, and was busy for too long.
+    #[error("backend {backend} was busy with other calls for {waited:?}")]
+    QueueTimeout { backend: ResourceName, waited: Duration },
     #[error("backend {backend} is switched off")]
     Disabled { backend: ResourceName },
     /// A session of the backend that held state of this client is gone; the client must start again.
@@ -299,6 +305,10 @@ impl CallError {
                 RpcError::upstream_refused(backend.as_str(), *status)
             }
             CallError::Overloaded { backend, .. } => RpcError::upstream_overloaded(backend.as_str()),
+            CallError::QueueFull { backend, .. } => RpcError::upstream_queue_full(backend.as_str()),
+            CallError::QueueTimeout { backend, waited } => {
+                RpcError::upstream_queue_timeout(backend.as_str(), *waited)
+            }
             CallError::Disabled { backend } => RpcError::upstream_unreachable(backend.as_str()),
             CallError::SessionLost { .. } => RpcError::session_not_found(),
             CallError::EraMismatch { .. } => RpcError::new(code::ERA_MISMATCH, self.to_string()),

@@ -46,6 +46,11 @@ pub mod code {
     pub const UPSTREAM_REFUSED: i32 = -31005;
     /// The backend has as many calls as it may have.
     pub const UPSTREAM_OVERLOADED: i32 = -31006;
+    /// The backend bears one call at a time, and too many wait for it.
+    pub const UPSTREAM_QUEUE_FULL: i32 = -31019;
+    /// The backend bears one call at a time, and was busy with others for too
+    /// long; it has not seen the request.
+    pub const UPSTREAM_QUEUE_TIMEOUT: i32 = -31020;
     /// The node has as much work as it may have.
     pub const OVERLOADED: i32 = -31007;
     /// The caller has used up its rate.
@@ -259,6 +264,16 @@ impl RpcError {
 
     pub fn upstream_overloaded(backend: &str) -> Self {
         Self::backend(code::UPSTREAM_OVERLOADED, backend, "has no room for another call", true)
+    }
+
+    pub fn upstream_queue_full(backend: &str) -> Self {
+        let what = "takes one call at a time, and too many wait for it";
+        Self::backend(code::UPSTREAM_QUEUE_FULL, backend, what, true)
+    }
+
+    pub fn upstream_queue_timeout(backend: &str, waited: Duration) -> Self {
+        let what = format_args!("takes one call at a time, and was busy with others for {waited:?}");
+        Self::backend(code::UPSTREAM_QUEUE_TIMEOUT, backend, what, true)
     }
 
     pub fn overloaded() -> Self {

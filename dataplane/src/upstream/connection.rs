@@ -49,7 +49,9 @@ pub async fn supervise(pipe: Arc<Pipe>, tasks: Tasks, idle_max: Duration) {
     pipe.pending.close();
     pipe.stop.cancel();
     // It says goodbye, as far as its transport has a word for it.
-    _ = timeout(LAST_WORDS, &mut wrote).await;
+    if !wrote.is_finished() {
+        _ = timeout(LAST_WORDS, &mut wrote).await;
+    }
     wrote.abort();
     read.abort();
     let how = match pipe.given_up() {

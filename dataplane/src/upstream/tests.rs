@@ -1,6 +1,7 @@
 //! Backends that follow a script, and callers, for the tests of this folder.
 
 mod auth;
+mod carriers;
 mod cut;
 mod legacy;
 mod modern;

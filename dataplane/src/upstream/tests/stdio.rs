@@ -191,16 +191,24 @@ async fn a_process_that_does_not_read_fails_fast() {
     let (deaf, _door) = begin(&upstream, tool(&client, "1", "deaf"));
     let big = format!(r#"{{"name":"t","arguments":{{"text":"{}"}}}}"#, "x".repeat(300_000));
     let mut waiting = Vec::new();
-    let mut refused = None;
     for id in 0..20 {
-        let (running, door) = begin(&upstream, call(&client, &id.to_string(), Method::ToolsCall, &big));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        if running.is_finished() {
-            refused = Some(running.await.unwrap());
-            break;
-        }
-        waiting.push((running, door));
+        waiting.push(begin(&upstream, call(&client, &id.to_string(), Method::ToolsCall, &big)));
     }
+    let refused = timeout(PATIENCE, async {
+        loop {
+            if let Some(at) = waiting.iter().position(|(running, _)| running.is_finished()) {
+                match waiting.swap_remove(at).0.await.unwrap() {
+                    // It was sent before the process went deaf.
+                    Ok(_) => {}
+                    refused => return refused,
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    waiting.retain(|(running, _)| !running.is_finished());
     let error = refused.expect("the queue has no end").unwrap_err();
     assert!(error.to_string().contains("does not read its input"), "{error}");
     assert!(waiting.len() <= 5, "{} calls of 300 kB wait", waiting.len());
