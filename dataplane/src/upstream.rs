@@ -38,7 +38,6 @@ mod probe;
 mod process;
 mod pump;
 mod question;
-mod queue;
 mod session;
 mod shared;
 mod sharing;
@@ -51,10 +50,7 @@ mod subscriptions;
 mod websocket;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -67,7 +63,7 @@ use tokio::{
     sync::{Mutex, Semaphore, TryAcquireError, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     carrier::Carrier,
@@ -76,9 +72,8 @@ use self::{
     http::Http,
     meters::Meters,
     pipes::Pipes,
-    queue::{Queue, Turn},
     sse::Sse,
-    state::{StateKeeper, era_name},
+    state::{Known, StateKeeper, era_name},
     stdio::Stdio,
     websocket::WebSocket,
 };
@@ -101,19 +96,16 @@ pub struct Upstream {
     hints: Arc<Hints>,
     meters: Arc<Meters>,
     state: StateKeeper,
-    /// Where calls wait for a server that bears one at a time.
-    queue: Option<Queue>,
     slots: Semaphore,
-    /// How many slots there are.
-    slots_max: usize,
     /// Subscriptions last as long as their clients, so they take no call's place.
     subscriptions: Semaphore,
-    /// [`Eras`] in two bits, and a third that says that they are known.
-    eras: AtomicU8,
+    eras: Known,
     /// One probe at a time.
     probing: Mutex<()>,
     /// It is closed: what still runs ends.
     over: CancellationToken,
+    tasks: TaskTracker,
+    me: Weak<Self>,
 }
 
 enum Leg {
@@ -123,14 +115,8 @@ enum Leg {
 
 /// Subscriptions to one backend at a time.
 const SUBSCRIPTIONS_MAX: usize = 4_096;
-/// How long a probe waits in the line of a server that bears one call at a time.
-const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long an upstream that is being closed still takes calls.
 const CLOSE_GRACE: Duration = Duration::from_millis(50);
-
-const KNOWN: u8 = 1;
-const LEGACY: u8 = 2;
-const MODERN: u8 = 4;
 
 impl Upstream {
     /// Opens nothing yet.
@@ -156,28 +142,24 @@ impl Upstream {
                 pipes(Carrier::Process(Stdio::new(config.name.clone(), transport, secrets)))
             }
         };
-        let queue = config.single_session.map(|terms| Queue::new(&config.name, terms));
-        // Who waits in the line is in flight too; it is the line that says no.
-        let waiting = config.single_session.map_or(0, |terms| terms.queue_max + 1);
-        let slots_max = config.concurrent_calls_max.max(waiting);
         let upstream = Self {
             leg,
-            queue,
             hints,
             meters,
             state: StateKeeper::new(config.disabled),
-            slots: Semaphore::new(slots_max),
-            slots_max,
+            slots: Semaphore::new(config.concurrent_calls_max),
             subscriptions: Semaphore::new(SUBSCRIPTIONS_MAX),
-            eras: AtomicU8::new(0),
+            eras: Known::default(),
             probing: Mutex::new(()),
             over: shared.shutdown.child_token(),
+            tasks: shared.tasks.clone(),
+            me: Weak::new(),
             config,
         };
         if let Some(eras) = Eras::fixed(&upstream.config) {
-            upstream.set_eras(eras);
+            upstream.eras.learn(eras);
         }
-        Arc::new(upstream)
+        Arc::new_cyclic(|me| Self { me: me.clone(), ..upstream })
     }
 
     pub fn config(&self) -> &Arc<Backend> {
@@ -212,7 +194,7 @@ impl Upstream {
         let places = if call.client.scope == Scope::Node { 0 } else { 1 };
         let (slots, limit) = match call.method {
             Method::Listen => (&self.subscriptions, SUBSCRIPTIONS_MAX),
-            _ => (&self.slots, self.slots_max),
+            _ => (&self.slots, self.config.concurrent_calls_max),
         };
         let _slot = slots.try_acquire_many(places).map_err(|error| match error {
             TryAcquireError::NoPermits => CallError::Overloaded { backend: self.config.name.clone(), limit },
@@ -222,17 +204,13 @@ impl Upstream {
             },
         })?;
         let era = call.client.version.era();
-        // A subscription lasts, so it would keep everybody else away.
-        let _turn = match call.method {
-            Method::Listen => None,
-            _ => self.turn(call.deadline).await?,
-        };
         let time = call.deadline.saturating_duration_since(Instant::now());
         let timed_out = || CallError::Timeout { backend: self.config.name.clone(), limit: time };
         if matches!((&self.leg, era), (Leg::Pipes(_), Era::Modern)) && self.eras().is_none() {
             // A legacy server could take a modern request for one of its own.
             timeout_at(call.deadline, Box::pin(self.learn())).await.map_err(|_| timed_out())??;
         }
+        self.look_again();
         self.expect_era(era)?;
         self.hints.listen(&call.client);
         let work = async {
@@ -286,29 +264,23 @@ impl Upstream {
         if self.config.disabled {
             return Err(CallError::Disabled { backend: self.config.name.clone() });
         }
-        // In this order, as calls have it that have to find out first.
-        let _turn = self.turn(Instant::now() + PROBE_WAIT_MAX).await?;
         let _one_at_a_time = self.probing.lock().await;
         self.probe_now().await
-    }
-
-    /// The turn of a call, where the server bears one at a time.
-    async fn turn(&self, deadline: Instant) -> Result<Option<Turn>, CallError> {
-        match &self.queue {
-            Some(queue) => queue.enter(deadline).await.map(Some),
-            None => Ok(None),
-        }
     }
 
     async fn probe_now(&self) -> Result<ServerFacts, CallError> {
         let wanted = Eras::fixed(&self.config).unwrap_or(Eras { legacy: true, modern: true });
         let outcome = match &self.leg {
-            Leg::Http(http) => http.probe(wanted).await,
+            Leg::Http(http) => http.probe(wanted, self.eras.get()).await,
             Leg::Pipes(pipes) => Box::pin(pipes.probe(wanted)).await,
         };
         match &outcome {
             Ok(facts) => {
-                self.set_facts(facts);
+                if let Some(eras) = Eras::of(facts)
+                    && Eras::fixed(&self.config).is_none()
+                {
+                    self.eras.learn(eras);
+                }
                 self.state.answered();
             }
             Err(error) => self.state.failed(error),
@@ -327,8 +299,7 @@ impl Upstream {
 
     /// Which eras the backend is known to speak.
     pub fn eras(&self) -> Option<Eras> {
-        let bits = self.eras.load(Ordering::Relaxed);
-        (bits & KNOWN != 0).then_some(Eras { legacy: bits & LEGACY != 0, modern: bits & MODERN != 0 })
+        self.eras.get()
     }
 
     /// Takes over what somebody else has found out.
@@ -336,13 +307,22 @@ impl Upstream {
         if let Some(eras) = Eras::of(facts)
             && Eras::fixed(&self.config).is_none()
         {
-            self.set_eras(eras);
+            self.eras.hear(eras);
         }
     }
 
-    fn set_eras(&self, eras: Eras) {
-        let bits = KNOWN | if eras.legacy { LEGACY } else { 0 } | if eras.modern { MODERN } else { 0 };
-        self.eras.store(bits, Ordering::Relaxed);
+    /// Looks again, beside the calls, where what is known is old.
+    fn look_again(&self) {
+        if Eras::fixed(&self.config).is_some() || !self.eras.is_due(self.config.probe_max_age) {
+            return;
+        }
+        let Some(upstream) = self.me.upgrade() else { return };
+        self.tasks.spawn(async move {
+            let looked = upstream.over.run_until_cancelled(upstream.probe()).await;
+            if let Some(Err(error)) = looked {
+                tracing::debug!(backend = %upstream.config.name, %error, "looking again has led to nothing");
+            }
+        });
     }
 
     fn expect_era(&self, era: Era) -> Result<(), CallError> {
@@ -366,7 +346,7 @@ impl Upstream {
     pub async fn close(&self, deadline: Duration) {
         // A call that has just chosen this upstream may not have begun.
         sleep(CLOSE_GRACE.min(deadline)).await;
-        let all = u32::try_from(self.slots_max).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.config.concurrent_calls_max).unwrap_or(u32::MAX);
         let drained = timeout(deadline, self.slots.acquire_many(all)).await;
         if drained.is_err() {
             tracing::warn!(backend = %self.config.name, "calls were cut off, they took too long");
@@ -402,12 +382,6 @@ fn repeat(error: &CallError) -> CallError {
         }
         CallError::Overloaded { backend, limit } => {
             CallError::Overloaded { backend: backend.clone(), limit: *limit }
-        }
-        CallError::QueueFull { backend, limit } => {
-            CallError::QueueFull { backend: backend.clone(), limit: *limit }
-        }
-        CallError::QueueTimeout { backend, waited } => {
-            CallError::QueueTimeout { backend: backend.clone(), waited: *waited }
         }
         CallError::SessionLost { backend } => CallError::SessionLost { backend: backend.clone() },
         CallError::EraMismatch { backend, backend_era, client_era } => {

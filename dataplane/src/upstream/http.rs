@@ -48,8 +48,9 @@ impl Http {
         }
     }
 
-    /// Asks in the eras that are wanted.
-    pub async fn probe(&self, wanted: Eras) -> Result<ServerFacts, CallError> {
+    /// Asks in the eras that are wanted. Silence in an era that it is known to
+    /// speak is no evidence that it has forgotten it.
+    pub async fn probe(&self, wanted: Eras, known: Option<Eras>) -> Result<ServerFacts, CallError> {
         let backend = &self.modern.endpoint.backend;
         let unasked = || Finding::Not(CallError::Disabled { backend: backend.clone() });
         let modern = if wanted.modern { Box::pin(probe::modern_http(&self.modern)).await } else { unasked() };
@@ -62,6 +63,13 @@ impl Http {
         } else {
             unasked()
         };
+        for (era, finding) in [(Era::Legacy, &legacy), (Era::Modern, &modern)] {
+            if let Finding::Unclear(error) = finding
+                && known.is_some_and(|known| known.speaks(era))
+            {
+                return Err(super::repeat(error));
+            }
+        }
         probe::conclude(backend, legacy, modern)
     }
 }

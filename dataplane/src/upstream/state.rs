@@ -1,7 +1,7 @@
 //! What a node knows of a backend: which eras it speaks, and how it is doing.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -9,7 +9,7 @@ use mt_proto::{
     pb::discovery::ServerFacts,
     resource::{Backend, Protocol, Transport},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     gateway::call::CallError,
@@ -56,6 +56,85 @@ impl Eras {
     pub fn of(facts: &ServerFacts) -> Option<Self> {
         let eras = Self { legacy: facts.legacy, modern: !facts.modern_versions.is_empty() };
         (eras.legacy || eras.modern).then_some(eras)
+    }
+}
+
+/// How long after a fruitless look the next one may follow.
+const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
+
+/// Which eras a backend is known to speak, and since when: a server may be
+/// another one tomorrow, and what is believed of it must not work badly and
+/// quietly for ever. Reading takes no lock.
+#[derive(Debug)]
+pub struct Known {
+    bits: AtomicU8,
+    /// What others have found out last.
+    told: AtomicU8,
+    born: Instant,
+    /// In milliseconds since then.
+    learned: AtomicU64,
+    looked: AtomicU64,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self {
+            bits: AtomicU8::new(0),
+            told: AtomicU8::new(0),
+            born: Instant::now(),
+            learned: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Known {
+    const KNOWN: u8 = 1;
+    const LEGACY: u8 = 2;
+    const MODERN: u8 = 4;
+
+    pub fn get(&self) -> Option<Eras> {
+        let bits = self.bits.load(Ordering::Relaxed);
+        let eras = Eras { legacy: bits & Self::LEGACY != 0, modern: bits & Self::MODERN != 0 };
+        (bits & Self::KNOWN != 0).then_some(eras)
+    }
+
+    /// They have been found out just now.
+    pub fn learn(&self, eras: Eras) {
+        self.bits.store(Self::bits(eras), Ordering::Relaxed);
+        self.learned.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Somebody else has found them out. What is told again is no news: what
+    /// was found out here in between counts more.
+    pub fn hear(&self, eras: Eras) {
+        let bits = Self::bits(eras);
+        if self.told.swap(bits, Ordering::Relaxed) != bits {
+            self.learn(eras);
+        }
+    }
+
+    /// Whether somebody has to look again, because what is known is older than
+    /// `max_age`. True for one caller only, and not again before long.
+    pub fn is_due(&self, max_age: Duration) -> bool {
+        if self.bits.load(Ordering::Relaxed) & Self::KNOWN == 0 {
+            return false;
+        }
+        let (now, looked) = (self.now(), self.looked.load(Ordering::Relaxed));
+        let since = |ms: u64| Duration::from_millis(now.saturating_sub(ms));
+        since(self.learned.load(Ordering::Relaxed)) >= max_age
+            && since(looked) >= LOOK_AGAIN.min(max_age)
+            && self.looked.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn bits(eras: Eras) -> u8 {
+        let legacy = if eras.legacy { Self::LEGACY } else { 0 };
+        let modern = if eras.modern { Self::MODERN } else { 0 };
+        Self::KNOWN | legacy | modern
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -162,6 +241,37 @@ mod tests {
         assert_eq!(*state.borrow(), UpstreamState::Unavailable { reason: "connection refused".into() });
         keeper.answered();
         assert_eq!(*state.borrow(), UpstreamState::Ready);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_is_looked_up_again_once_it_is_old() {
+        let (day, both) = (Duration::from_secs(86_400), Eras { legacy: true, modern: true });
+        let known = Known::default();
+        assert!(!known.is_due(Duration::ZERO), "nothing is known");
+        known.learn(Eras { legacy: true, modern: false });
+        tokio::time::advance(day - Duration::from_millis(1)).await;
+        assert!(!known.is_due(day));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(known.is_due(day));
+        assert!(!known.is_due(day), "somebody looks already");
+        tokio::time::advance(LOOK_AGAIN).await;
+        assert!(known.is_due(day), "it has led to nothing");
+        known.learn(both);
+        tokio::time::advance(LOOK_AGAIN).await;
+        assert!(!known.is_due(day));
+        assert_eq!(known.get(), Some(both));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_news_do_not_replace_what_was_found_out_since() {
+        let (old, new) = (Eras { legacy: true, modern: false }, Eras { legacy: true, modern: true });
+        let known = Known::default();
+        known.hear(old);
+        known.learn(new);
+        known.hear(old);
+        assert_eq!(known.get(), Some(new));
+        known.hear(Eras { legacy: false, modern: true });
+        assert_eq!(known.get(), Some(Eras { legacy: false, modern: true }));
     }
 
     #[test]
