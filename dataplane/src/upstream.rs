@@ -19,6 +19,7 @@ mod auth;
 mod backoff;
 mod carrier;
 mod connection;
+mod elsewhere;
 mod endpoint;
 mod events;
 mod excerpt;
@@ -38,6 +39,7 @@ mod probe;
 mod process;
 mod pump;
 mod question;
+mod queue;
 mod session;
 mod shared;
 mod sharing;
@@ -72,6 +74,7 @@ use self::{
     http::Http,
     meters::Meters,
     pipes::Pipes,
+    queue::{Queue, Turn},
     sse::Sse,
     state::{Known, StateKeeper, era_name},
     stdio::Stdio,
@@ -96,7 +99,11 @@ pub struct Upstream {
     hints: Arc<Hints>,
     meters: Arc<Meters>,
     state: StateKeeper,
+    /// Where calls wait for a server that bears one at a time.
+    queue: Option<Queue>,
     slots: Semaphore,
+    /// How many slots there are.
+    slots_max: usize,
     /// Subscriptions last as long as their clients, so they take no call's place.
     subscriptions: Semaphore,
     eras: Known,
@@ -115,6 +122,8 @@ enum Leg {
 
 /// Subscriptions to one backend at a time.
 const SUBSCRIPTIONS_MAX: usize = 4_096;
+/// How long a probe waits in the line of a server that bears one call at a time.
+const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long an upstream that is being closed still takes calls.
 const CLOSE_GRACE: Duration = Duration::from_millis(50);
 
@@ -142,12 +151,18 @@ impl Upstream {
                 pipes(Carrier::Process(Stdio::new(config.name.clone(), transport, secrets)))
             }
         };
+        let queue = config.single_session.map(|terms| Queue::new(&config.name, terms));
+        // Who waits in the line is in flight too; it is the line that says no.
+        let waiting = config.single_session.map_or(0, |terms| terms.queue_max + 1);
+        let slots_max = config.concurrent_calls_max.max(waiting);
         let upstream = Self {
             leg,
+            queue,
             hints,
             meters,
             state: StateKeeper::new(config.disabled),
-            slots: Semaphore::new(config.concurrent_calls_max),
+            slots: Semaphore::new(slots_max),
+            slots_max,
             subscriptions: Semaphore::new(SUBSCRIPTIONS_MAX),
             eras: Known::default(),
             probing: Mutex::new(()),
@@ -194,7 +209,7 @@ impl Upstream {
         let places = if call.client.scope == Scope::Node { 0 } else { 1 };
         let (slots, limit) = match call.method {
             Method::Listen => (&self.subscriptions, SUBSCRIPTIONS_MAX),
-            _ => (&self.slots, self.config.concurrent_calls_max),
+            _ => (&self.slots, self.slots_max),
         };
         let _slot = slots.try_acquire_many(places).map_err(|error| match error {
             TryAcquireError::NoPermits => CallError::Overloaded { backend: self.config.name.clone(), limit },
@@ -204,6 +219,11 @@ impl Upstream {
             },
         })?;
         let era = call.client.version.era();
+        // A subscription lasts, so it would keep everybody else away.
+        let _turn = match call.method {
+            Method::Listen => None,
+            _ => self.turn(call.deadline).await?,
+        };
         let time = call.deadline.saturating_duration_since(Instant::now());
         let timed_out = || CallError::Timeout { backend: self.config.name.clone(), limit: time };
         if matches!((&self.leg, era), (Leg::Pipes(_), Era::Modern)) && self.eras().is_none() {
@@ -264,8 +284,18 @@ impl Upstream {
         if self.config.disabled {
             return Err(CallError::Disabled { backend: self.config.name.clone() });
         }
+        // In this order, as calls have it that have to find out first.
+        let _turn = self.turn(Instant::now() + PROBE_WAIT_MAX).await?;
         let _one_at_a_time = self.probing.lock().await;
         self.probe_now().await
+    }
+
+    /// The turn of a call, where the server bears one at a time.
+    async fn turn(&self, deadline: Instant) -> Result<Option<Turn>, CallError> {
+        match &self.queue {
+            Some(queue) => queue.enter(deadline).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn probe_now(&self) -> Result<ServerFacts, CallError> {
@@ -346,7 +376,7 @@ impl Upstream {
     pub async fn close(&self, deadline: Duration) {
         // A call that has just chosen this upstream may not have begun.
         sleep(CLOSE_GRACE.min(deadline)).await;
-        let all = u32::try_from(self.config.concurrent_calls_max).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.slots_max).unwrap_or(u32::MAX);
         let drained = timeout(deadline, self.slots.acquire_many(all)).await;
         if drained.is_err() {
             tracing::warn!(backend = %self.config.name, "calls were cut off, they took too long");
@@ -382,6 +412,12 @@ fn repeat(error: &CallError) -> CallError {
         }
         CallError::Overloaded { backend, limit } => {
             CallError::Overloaded { backend: backend.clone(), limit: *limit }
+        }
+        CallError::QueueFull { backend, limit } => {
+            CallError::QueueFull { backend: backend.clone(), limit: *limit }
+        }
+        CallError::QueueTimeout { backend, waited } => {
+            CallError::QueueTimeout { backend: backend.clone(), waited: *waited }
         }
         CallError::SessionLost { backend } => CallError::SessionLost { backend: backend.clone() },
         CallError::EraMismatch { backend, backend_era, client_era } => {
