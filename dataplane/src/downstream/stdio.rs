@@ -29,11 +29,15 @@ use crate::{
 
 /// How long the first configuration may take to come.
 pub const READY_MAX: Duration = Duration::from_secs(30);
+/// And to learn what the gateway's members offer.
+pub const LISTED_MAX: Duration = Duration::from_secs(3);
 /// When stdin has ended, calls that were under way have this long to be answered.
 pub const GRACE_MAX: Duration = Duration::from_secs(1);
 /// How long what was answered may take to be written, when the node stops.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 64 << 10;
+/// Of what is said before there is a configuration, so much is read.
+const EARLY_BYTES_MAX: usize = 1 << 20;
 /// The API key or the token of the client: it has no headers to put it in.
 pub const KEY_VARIABLE: &str = "MT_API_KEY";
 
@@ -61,11 +65,13 @@ pub async fn serve(
     node: Arc<Node>,
     options: DoorOptions,
     gateway: ResourceName,
-    (stdin, stdout): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    (mut stdin, stdout): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let mut early = BytesMut::new();
     tokio::select! {
         ready = timeout(READY_MAX, in_service(&node)) => ready.map_err(|_| Error::NotReady)?,
+        () = left_early(&mut stdin, &mut early) => return Ok(()),
         () = shutdown.cancelled() => return Ok(()),
     }
     let gateways = &node.snapshot().gateways;
@@ -75,6 +81,8 @@ pub async fn serve(
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         return Err(Error::NoGateway { gateway, known });
     }
+    // Most clients look at the lists once. What nobody has ever listed may be dead.
+    _ = timeout(LISTED_MAX, listed(&node, &gateway)).await;
     let doors = Doors::new(node, options);
     let key = std::env::var(KEY_VARIABLE).ok();
     let config = &doors.node.snapshot().config;
@@ -87,7 +95,7 @@ pub async fn serve(
     let writing = write(stdout, &queue);
     let mut writing = std::pin::pin!(writing);
     let ended = tokio::select! {
-        ended = read(stdin, &duplex) => ended.map(|()| Closed::Client),
+        ended = read(stdin, early, &duplex) => ended.map(|()| Closed::Client),
         () = &mut writing => Ok(Closed::Client),
         () = duplex.drained() => Ok(Closed::Drained),
     };
@@ -107,13 +115,42 @@ async fn in_service(node: &Node) {
     _ = versions.wait_for(|(generation, _)| *generation > 0).await;
 }
 
+/// Ends when it is known what every member of the gateway offers.
+async fn listed(node: &Node, gateway: &ResourceName) {
+    let mut versions = node.watch();
+    loop {
+        versions.mark_unchanged();
+        let snapshot = node.snapshot();
+        let Some(view) = snapshot.gateways.get(gateway.as_str()) else { return };
+        if view.members.iter().all(|member| snapshot.catalogs.contains_key(member)) {
+            return;
+        }
+        if versions.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends if the client leaves before it has said anything; what it says is kept.
+async fn left_early(stdin: &mut (impl AsyncRead + Unpin), early: &mut BytesMut) {
+    while early.len() < EARLY_BYTES_MAX {
+        early.reserve(READ_BYTES);
+        match stdin.read_buf(early).await {
+            Ok(0) if early.is_empty() => return,
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    std::future::pending().await
+}
+
 /// Hands what comes to the conversation, until it ends.
-async fn read(mut stdin: impl AsyncRead + Unpin, duplex: &Duplex) -> io::Result<()> {
+async fn read(mut stdin: impl AsyncRead + Unpin, early: BytesMut, duplex: &Duplex) -> io::Result<()> {
     let mut framer = Framer::new(BODY_BYTES_MAX);
-    let mut buffer = BytesMut::new();
+    let mut buffer = early;
     loop {
         buffer.reserve(READ_BYTES);
-        if stdin.read_buf(&mut buffer).await? == 0 {
+        if buffer.is_empty() && stdin.read_buf(&mut buffer).await? == 0 {
             if let Some(line) = framer.finish() {
                 take(duplex, line).await;
             }
@@ -144,5 +181,41 @@ async fn write(mut stdout: impl AsyncWrite + Unpin, queue: &Queue) {
         if stdout.write_all(&line).await.is_err() || stdout.flush().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    fn node(shutdown: &CancellationToken) -> Arc<Node> {
+        Node::new(TaskTracker::new(), shutdown.clone(), shutdown.clone())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_without_a_configuration_says_so_in_time() {
+        let shutdown = CancellationToken::new();
+        let (client, server) = tokio::io::duplex(64);
+        let (stdin, stdout) = tokio::io::split(server);
+        let gateway = "default".parse().unwrap();
+        let served = serve(node(&shutdown), DoorOptions::default(), gateway, (stdin, stdout), shutdown);
+        let error = served.await.unwrap_err();
+        assert!(matches!(error, Error::NotReady), "{error}");
+        assert!(error.to_string().contains("--control"), "{error}");
+        drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_before_anything_is_not_waited_for() {
+        let shutdown = CancellationToken::new();
+        let (client, server) = tokio::io::duplex(64);
+        drop(client);
+        let began = tokio::time::Instant::now();
+        let gateway = "default".parse().unwrap();
+        let pipes = tokio::io::split(server);
+        assert!(serve(node(&shutdown), DoorOptions::default(), gateway, pipes, shutdown).await.is_ok());
+        assert!(began.elapsed() < READY_MAX);
     }
 }
