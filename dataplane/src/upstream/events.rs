@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Method as HttpMethod, StatusCode};
-use tokio::time::sleep;
+use tokio::{sync::oneshot, time::sleep};
 
 use super::{
     endpoint::Reply,
@@ -24,19 +24,34 @@ const RECONNECT_MAX: Duration = Duration::from_secs(30);
 /// Keeps the stream open until the session is over, the client is gone, or the
 /// backend says that it has none. Without `events` only hints come of it: that
 /// is the node's own session, and whoever lists for the node may change.
-pub async fn run(legacy: Arc<Legacy>, session: Arc<Session>, events: Option<Caller>) {
+///
+/// `asked` is dropped when the stream is open for the first time, or is not.
+pub async fn run(
+    legacy: Arc<Legacy>,
+    session: Arc<Session>,
+    events: Option<Caller>,
+    asked: oneshot::Sender<()>,
+) {
     if legacy.may_have_event_stream() {
         let over = session.over.clone();
-        _ = over.run_until_cancelled(listen(&legacy, &session, events.as_ref())).await;
+        _ = over.run_until_cancelled(listen(&legacy, &session, events.as_ref(), asked)).await;
     }
 }
 
-async fn listen(legacy: &Arc<Legacy>, session: &Arc<Session>, events: Option<&Caller>) {
+async fn listen(
+    legacy: &Arc<Legacy>,
+    session: &Arc<Session>,
+    events: Option<&Caller>,
+    asked: oneshot::Sender<()>,
+) {
+    let mut asked = Some(asked);
     let mut cursor = Cursor::default();
     let mut wait = RECONNECT_MIN;
     let mut opened_before = false;
     while events.is_none_or(|events| !events.is_gone()) {
-        match open(legacy, session, &cursor).await {
+        let opened = open(legacy, session, &cursor).await;
+        drop(asked.take());
+        match opened {
             Open::Stream(stream) => {
                 if opened_before && cursor.last_event_id.is_none() {
                     legacy.hints.missed();
@@ -110,7 +125,7 @@ async fn read(
                 }
             }
             Ok(Message::Request(request)) => questions.take(request, events),
-            Ok(Message::Response(_)) => legacy.endpoint.meters.strays.increment(1),
+            Ok(Message::Response(response)) => session.elsewhere.put(response),
             Err(_) => legacy.endpoint.meters.garbage.increment(1),
         }
     }

@@ -75,7 +75,12 @@ impl<'a> Follow<'a> {
             let (Some(_), Some(session)) = (&self.cursor.last_event_id, self.session) else {
                 return Err(self.legacy.endpoint.lost(end.to_string()));
             };
-            stream = EventStream::new(self.resume(session).await?);
+            let (id, session) = (self.id, Arc::clone(session));
+            tokio::select! {
+                biased;
+                outcome = session.elsewhere.wait(id) => return Ok(outcome.into()),
+                body = self.resume(&session) => stream = EventStream::new(body?),
+            }
         }
     }
 

@@ -12,7 +12,10 @@ use std::{
 use bytes::Bytes;
 use dashmap::{DashMap, mapref::entry::Entry};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use super::{
     endpoint::{Endpoint, Refusal, Reply},
@@ -49,6 +52,9 @@ const SESSIONS_MAX: usize = 10_000;
 const POOLED_MAX: usize = 256;
 /// How long opening a session may take.
 const INITIALIZE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the first call of a session waits for the stream on which the
+/// backend speaks outside of calls.
+const EVENT_STREAM_WAIT: Duration = Duration::from_millis(100);
 /// How long a message may take that is no call: a reply, a notification, the
 /// end of a session.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -252,7 +258,10 @@ impl Legacy {
                     LegKey::Pooled { .. } => None,
                 };
                 if let Some(events) = events {
-                    self.shared.tasks.spawn(events::run(Arc::clone(&self), session.clone(), events));
+                    let (asked, opened) = oneshot::channel();
+                    self.shared.tasks.spawn(events::run(Arc::clone(&self), session.clone(), events, asked));
+                    // What the backend says from its first call on is not missed.
+                    _ = timeout(EVENT_STREAM_WAIT, opened).await;
                 }
                 tell.send_replace(Some(Ok(session)));
             }
