@@ -72,7 +72,8 @@ mod tests {
         let elsewhere = Elsewhere::default();
         elsewhere.put(response(1));
         assert!(elsewhere.take(&RawId::number(2)).is_none());
-        let (found, ()) = tokio::join!(elsewhere.wait(&RawId::number(2)), async {
+        let second = RawId::number(2);
+        let (found, ()) = tokio::join!(elsewhere.wait(&second), async {
             elsewhere.put(response(2));
         });
         assert!(matches!(found, Outcome::Result(bytes) if bytes == "2"));
