@@ -76,6 +76,9 @@ fn the_habits_of_many_clients() {
             "ws": {"url": "wss://f.example.com"},
             "ftp": {"url": "ftp://g.example.com"},
             "remote": {"url": "https://h.example.com/sse"},
+            "said": {"type": "http", "url": "https://h.example.com/sse"},
+            "old": {"type": "sse", "url": "https://i.example.com/events", "single_session": true, "max_queue_size": 200, "heartbeat_interval": 15},
+            "socket": {"transport": "websocket", "url": "https://j.example.com/ws"},
             "Ünïcode Name": {"command": "a"}
         },
         "projects": {"/home/me/x": {"mcpServers": {"y": {"command": "z"}}}},

@@ -119,6 +119,31 @@ fn a_name_template_is_filled_in_for_each_member() {
 }
 
 #[test]
+fn there_is_no_modern_protocol_over_http_with_sse() {
+    let compiled = |protocol: &str| {
+        let transport = pb::HttpTransport { url: "https://a.example.com/sse".into(), ..Default::default() };
+        let backend = pb::Backend {
+            transport: Some(pb::backend::Transport::Sse(transport)),
+            protocol: protocol.into(),
+            ..Default::default()
+        };
+        set(vec![resource("old", &[], Spec::Backend(backend))]).compile()
+    };
+    for fine in ["", "auto", "legacy", "2024-11-05", "2025-11-25"] {
+        assert!(compiled(fine).is_ok(), "{fine}");
+    }
+    for modern in ["modern", "2026-07-28"] {
+        let problems = compiled(modern).unwrap_err();
+        assert_eq!(
+            problems.iter().map(Problem::to_string).collect::<Vec<_>>(),
+            [
+                "backend/old:spec.protocol: over HTTP+SSE there is no modern protocol (leave `protocol` out, or reach the server by `http` at the url of its streamable HTTP)"
+            ]
+        );
+    }
+}
+
+#[test]
 fn every_problem_is_reported_in_the_order_of_kind_and_name() {
     let mut wire = gateway(vec![
         member(Source::Backend("tmie".into())),
@@ -166,7 +191,7 @@ fn every_problem_is_reported_in_the_order_of_kind_and_name() {
             r#"gateway/default:spec.members[4].rename.c: "x" is already a new name in spec.members[4]"#,
             r#"gateway/default:spec.toolName: "server" is not something a template knows (it knows `{namespace}`, `{backend}` and `{tool}`)"#,
             r#"gateway/default:spec.pageSize: 20000 is out of range, it must be 1 to 10000"#,
-            r#"backend/nothing:spec: nothing says how the backend is reached (add `http: {url: ...}` or `stdio: {command: ...}`)"#,
+            r#"backend/nothing:spec: nothing says how the backend is reached (add `http: {url: ...}`, `stdio: {command: ...}`, `sse: {url: ...}` or `websocket: {url: ...}`)"#,
             r#"backend/shell:spec.stdio.command: the command is a line of several words, and no shell reads it (write `command: npx` and `args: ["-y", "server-time"]`)"#,
             r#"backend/web:metadata.labels["team/.."]: label value "a,b" is not up to 63 of A-Z, a-z, 0-9 and '-_./'"#,
             r#"backend/web:spec.http.url: the url starts with "ftp", it must be http or https (for example `https://mcp.example.com/mcp`)"#,

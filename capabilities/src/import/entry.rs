@@ -23,7 +23,7 @@ pub struct Context {
 }
 
 /// Settings of an entry that are known, with why they are left out.
-const LEFT_OUT: [(&[&str], &str); 4] = [
+const LEFT_OUT: [(&[&str], &str); 5] = [
     (&["autoApprove", "alwaysAllow", "trust", "autoStart"], "clients decide that, each for itself"),
     (
         &["tool_filters", "disabledTools", "allowedTools", "includeTools", "excludeTools", "enabledTools"],
@@ -37,18 +37,16 @@ const LEFT_OUT: [(&[&str], &str); 4] = [
             "auth_required",
             "approval_required",
             "monitoring",
-            "single_session",
-            "max_queue_size",
             "retry_attempts",
             "retry_delay_ms",
             "max_idle_connections",
             "idle_timeout",
-            "reconnect",
-            "reconnect_delay_ms",
-            "max_reconnect_delay_ms",
-            "heartbeat_interval",
         ],
         "no node of this version follows it",
+    ),
+    (
+        &["reconnect", "reconnect_delay_ms", "max_reconnect_delay_ms", "heartbeat_interval"],
+        "nodes do so by themselves",
     ),
     (&["envFile", "env_file"], "put its variables into `env`"),
 ];
@@ -67,6 +65,40 @@ struct Draft<'a> {
     disabled: bool,
     call_timeout: Option<prost_types::Duration>,
     connect_timeout: Option<prost_types::Duration>,
+    single_session: bool,
+    queue_max: u32,
+}
+
+/// The most that a line may hold.
+const QUEUE_MAX: u32 = 10_000;
+
+/// How a server behind a URL is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Remote {
+    Http,
+    Sse,
+    WebSocket,
+}
+
+impl Remote {
+    /// As far as the URL tells, where nothing else does.
+    fn of(url: &str) -> Self {
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let path = rest.split(['?', '#']).next().unwrap_or_default();
+        match scheme.to_ascii_lowercase().as_str() {
+            "ws" | "wss" => Self::WebSocket,
+            _ if path.trim_end_matches('/').ends_with("/sse") => Self::Sse,
+            _ => Self::Http,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Sse => "HTTP+SSE",
+            Self::WebSocket => "WebSocket",
+        }
+    }
 }
 
 impl Importer {
@@ -90,7 +122,7 @@ impl Importer {
         let draft = self.draft(name, node, context);
         let draft =
             draft.ok_or_else(|| format!("the entry must be an object, but this is {}", node.what()))?;
-        let Draft { description, call_timeout, disabled, .. } = draft;
+        let Draft { description, call_timeout, disabled, single_session, queue_max, .. } = draft;
         let (transport, how) = self.transport(name, draft, context)?;
         let ours = self.names.take(name);
         let backend = pb::Backend {
@@ -98,6 +130,8 @@ impl Importer {
             disabled,
             description: description.to_owned(),
             call_timeout,
+            single_session: single_session
+                .then(|| pb::SingleSession { queue_max: queue_max.min(QUEUE_MAX), ..Default::default() }),
             ..Default::default()
         };
         self.keep(managed(&ours, Spec::Backend(backend)))?;
@@ -126,6 +160,10 @@ impl Importer {
                 "type" | "transport" | "transportType" => draft.transport = text.map(str::to_owned),
                 "disabled" => draft.disabled |= value.as_bool() == Some(true),
                 "enabled" => draft.disabled |= value.as_bool() == Some(false),
+                "single_session" => draft.single_session = value.as_bool() == Some(true),
+                "max_queue_size" => {
+                    draft.queue_max = text.and_then(|text| text.parse().ok()).unwrap_or_default()
+                }
                 "description" => draft.description = text.unwrap_or_default(),
                 "name" | "title" if draft.description.is_empty() && text != Some(name) => {
                     draft.description = text.unwrap_or_default();
@@ -156,24 +194,28 @@ impl Importer {
         context: Context,
     ) -> Result<(Transport, String), String> {
         let said = draft.transport.take().or_else(|| context.transport.map(str::to_owned));
-        let said = said.map(|said| said.to_ascii_lowercase().replace(['-', '_'], ""));
+        let said = said.map(|said| said.to_ascii_lowercase().replace(['-', '_', '+'], ""));
+        let mut remote = None;
         match said.as_deref() {
             None | Some("auto") => {}
             Some("stdio" | "local" | "subprocess") => draft.url = None,
-            Some("http" | "streamablehttp" | "streamable" | "remote") => draft.command = None,
-            Some("sse" | "httpsse") => {
-                return Err("it speaks HTTP+SSE, which no node of this version can; many such servers also offer streamable HTTP, at a url that ends in `/mcp`".into());
-            }
-            Some("ws" | "websocket") => {
-                return Err("it speaks WebSocket, which no node of this version can".into());
-            }
+            Some("remote") => draft.command = None,
+            Some("http" | "streamablehttp" | "streamable") => remote = Some(Remote::Http),
+            Some("sse" | "httpsse") => remote = Some(Remote::Sse),
+            Some("ws" | "websocket") => remote = Some(Remote::WebSocket),
             Some(other) => {
                 return Err(format!("the transport `{}` is not known here", other));
             }
         }
+        if remote.is_some() {
+            draft.command = None;
+        }
         match (draft.command, draft.url) {
             (Some(command), None) => Ok(self.stdio(name, command, draft)),
-            (None, Some(url)) => self.http(url, draft),
+            (None, Some(url)) => {
+                let remote = remote.unwrap_or_else(|| Remote::of(url));
+                self.remote(name, remote, url, draft)
+            }
             (Some(_), Some(_)) => Err("it has both a command and a url; keep one of them".into()),
             (None, None) => Err("it has neither a command nor a url".into()),
         }
@@ -208,33 +250,54 @@ impl Importer {
         (Transport::Stdio(stdio), how)
     }
 
-    fn http(&mut self, url: &str, draft: Draft<'_>) -> Result<(Transport, String), String> {
+    fn remote(
+        &mut self,
+        name: &str,
+        remote: Remote,
+        url: &str,
+        draft: Draft<'_>,
+    ) -> Result<(Transport, String), String> {
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
-        match scheme.as_str() {
-            "ws" | "wss" => return Err("it speaks WebSocket, which no node of this version can".into()),
-            "consul" | "etcd" | "dns" | "srv" => {
-                return Err(format!(
-                    "its address is looked up in {scheme}, which no node of this version can; write the address as a url"
-                ));
-            }
-            _ => {}
+        if matches!(scheme.as_str(), "consul" | "etcd" | "dns" | "srv") {
+            return Err(format!(
+                "its address is looked up in {scheme}, which no node of this version can; write the address as a url"
+            ));
         }
         if url.contains("${") {
             return Err("its url has a reference in it, which is not filled in; write the whole url".into());
         }
-        let path = url.split(['?', '#']).next().unwrap_or_default();
-        if path.trim_end_matches('/').ends_with("/sse") {
-            return Err("its url ends in `/sse`, so it speaks HTTP+SSE, which no node of this version can; try the url with `/mcp`".into());
-        }
-        let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
-        let how = format!("reached over HTTP at {}", host.unwrap_or_default());
+        let wanted = match (remote, scheme.as_str()) {
+            (Remote::WebSocket, "http") => Some("ws"),
+            (Remote::WebSocket, "https") => Some("wss"),
+            (Remote::Http | Remote::Sse, "ws") => Some("http"),
+            (Remote::Http | Remote::Sse, "wss") => Some("https"),
+            _ => None,
+        };
+        let url = match wanted {
+            Some(wanted) => {
+                let text = format!(
+                    "the url begins with `{wanted}://` now, as a server over {} has it",
+                    remote.name()
+                );
+                self.note(name, Outcome::Changed, text);
+                format!("{wanted}{}", &url[scheme.len()..])
+            }
+            None => url.to_owned(),
+        };
+        let host = url::Url::parse(&url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let how = format!("reached over {} at {}", remote.name(), host.unwrap_or_default());
         let http = pb::HttpTransport {
-            url: url.to_owned(),
+            url,
             headers: draft.headers,
             connect_timeout: draft.connect_timeout,
             ..Default::default()
         };
-        Ok((Transport::Http(http), how))
+        let transport = match remote {
+            Remote::Http => Transport::Http(http),
+            Remote::Sse => Transport::Sse(http),
+            Remote::WebSocket => Transport::Websocket(http),
+        };
+        Ok((transport, how))
     }
 
     fn args(&mut self, name: &str, node: &Node) -> Vec<String> {

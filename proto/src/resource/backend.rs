@@ -31,6 +31,9 @@ const PROBE_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const PROTOCOLS: [&str; 8] =
     ["auto", "legacy", "modern", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
 
+/// Those of them that belong to the modern era.
+const MODERN_REVISIONS: [&str; 1] = ["2026-07-28"];
+
 /// An MCP server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
@@ -117,6 +120,9 @@ pub(super) fn check(
         }
     };
     let protocol = check_protocol(checker, &backend.protocol);
+    if matches!(transport, Some(Transport::Sse(_))) {
+        check_sse_protocol(checker, &protocol);
+    }
     let call_timeout = checker.duration(
         "spec.callTimeout",
         backend.call_timeout.as_ref(),
@@ -177,6 +183,19 @@ fn check_protocol(checker: &mut Checker<'_>, text: &str) -> Protocol {
             checker.problem_with_hint("spec.protocol", format!("{} is not a protocol", quoted(other)), hint);
             Protocol::Auto
         }
+    }
+}
+
+/// HTTP+SSE ends with the revisions that have a handshake.
+fn check_sse_protocol(checker: &mut Checker<'_>, protocol: &Protocol) {
+    let modern = match protocol {
+        Protocol::Modern => true,
+        Protocol::Revision(revision) => MODERN_REVISIONS.contains(&revision.as_str()),
+        Protocol::Auto | Protocol::Legacy => false,
+    };
+    if modern {
+        let hint = "leave `protocol` out, or reach the server by `http` at the url of its streamable HTTP";
+        checker.problem_with_hint("spec.protocol", "over HTTP+SSE there is no modern protocol", hint);
     }
 }
 
