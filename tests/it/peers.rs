@@ -120,7 +120,7 @@ pub fn everything() -> (PathBuf, PathBuf) {
     (node(), installed("node_modules/@modelcontextprotocol/server-everything/dist/index.js"))
 }
 
-/// The everything-server over streamable HTTP; dropping it kills it.
+/// The everything-server behind a URL; dropping it kills it.
 pub struct Everything {
     url: String,
     _process: Child,
@@ -128,6 +128,15 @@ pub struct Everything {
 
 impl Everything {
     pub async fn start() -> Self {
+        Self::start_over("streamableHttp", "/mcp").await
+    }
+
+    /// Over HTTP+SSE.
+    pub async fn start_sse() -> Self {
+        Self::start_over("sse", "/sse").await
+    }
+
+    async fn start_over(transport: &str, path: &str) -> Self {
         let (node, program) = everything();
         // It cannot choose a port itself; between here and its start nobody else should.
         let port = std::net::TcpListener::bind("127.0.0.1:0")
@@ -137,7 +146,7 @@ impl Everything {
             .port();
         let process = Command::new(node)
             .arg(program)
-            .arg("streamableHttp")
+            .arg(transport)
             .env("PORT", port.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -150,7 +159,7 @@ impl Everything {
             connected.map(drop).map_err(|error| error.to_string())
         })
         .await;
-        Self { url: format!("http://127.0.0.1:{port}/mcp"), _process: process }
+        Self { url: format!("http://127.0.0.1:{port}{path}"), _process: process }
     }
 
     pub fn url(&self) -> &str {
@@ -163,14 +172,21 @@ pub fn time_server() -> PathBuf {
     installed("py2/bin/mcp-server-time")
 }
 
-fn python(venv: &str) -> PathBuf {
+/// The interpreter of a set of Python packages: `py1` or `py2`.
+pub fn python(venv: &str) -> PathBuf {
     installed(&format!("{venv}/bin/python"))
 }
 
-fn installed(path: &str) -> PathBuf {
+/// A file that tests/setup.sh has installed.
+pub fn installed(path: &str) -> PathBuf {
     let path = root().join("target/peers").join(path);
     assert!(path.exists(), "{} is missing: run tests/setup.sh first", path.display());
     path
+}
+
+/// A file under tests/peers, such as `servers/ts2_server.mjs`.
+pub fn program(name: &str) -> PathBuf {
+    root().join("tests/peers").join(name)
 }
 
 fn root() -> &'static Path {
@@ -179,7 +195,7 @@ fn root() -> &'static Path {
 
 async fn run(program: &Path, script: &str, target: &str, arguments: &[&str]) -> Said {
     let running = Command::new(program)
-        .arg(root().join("tests/peers/clients").join(script))
+        .arg(self::program(&format!("clients/{script}")))
         .arg(target)
         .args(arguments)
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -34,10 +34,18 @@ export function say(event, fields) {
 }
 
 export function readArguments(extra = {}) {
-  const options = { tool: { type: 'string' }, args: { type: 'string', default: '{}' }, ...extra };
+  const options = {
+    tool: { type: 'string' },
+    args: { type: 'string', default: '{}' },
+    // Further calls: a list of [tool, arguments].
+    calls: { type: 'string', default: '[]' },
+    ...extra,
+  };
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
   if (positionals.length !== 1) throw new Error('exactly one URL is needed');
-  return { ...values, url: new URL(positionals[0]), args: JSON.parse(values.args) };
+  const calls = JSON.parse(values.calls);
+  if (values.tool !== undefined) calls.unshift([values.tool, JSON.parse(values.args)]);
+  return { ...values, url: new URL(positionals[0]), calls };
 }
 
 // All tools, and how many pages they came in.

@@ -28,9 +28,13 @@ def mcp_arguments(era):
     parser.add_argument("url", help="the endpoint of a streamable HTTP server")
     parser.add_argument("--tool", help="the tool to call")
     parser.add_argument("--args", type=json.loads, default={}, help="its arguments, as JSON")
+    parser.add_argument("--calls", type=json.loads, default=[], help="further calls: a list of [tool, arguments]")
     if era:
         parser.add_argument("--era", choices=["auto", "legacy", "modern"], default="auto")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.tool:
+        arguments.calls.insert(0, [arguments.tool, arguments.args])
+    return arguments
 
 
 def run(client):

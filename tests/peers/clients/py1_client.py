@@ -1,6 +1,6 @@
 """A client on the official Python SDK of the legacy line: lists, then calls.
 
-Usage: target/peers/py1/bin/python tests/peers/clients/py1_client.py URL [--tool NAME --args JSON]
+Usage: target/peers/py1/bin/python tests/peers/clients/py1_client.py URL [--tool NAME --args JSON] [--calls JSON]
 """
 
 from mcp import ClientSession, types
@@ -29,9 +29,9 @@ async def main(arguments):
             )
             tools, pages = await every_page(lambda cursor: session.list_tools(params=page_at(cursor)), "tools")
             say("tools", names=[tool.name for tool in tools], pages=pages)
-            if arguments.tool:
-                result = await session.call_tool(arguments.tool, arguments.args)
-                say("result", tool=arguments.tool, result=wire(result))
+            for tool, values in arguments.calls:
+                result = await session.call_tool(tool, values)
+                say("result", tool=tool, result=wire(result))
 
 
 def page_at(cursor):

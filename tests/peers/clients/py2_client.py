@@ -1,7 +1,7 @@
 """A client on the official Python SDK of the dual-era line: lists, then calls.
 
 Usage: target/peers/py2/bin/python tests/peers/clients/py2_client.py URL
-       [--era auto|legacy|modern] [--tool NAME --args JSON]
+       [--era auto|legacy|modern] [--tool NAME --args JSON] [--calls JSON]
 """
 
 import mcp_types as types
@@ -26,9 +26,9 @@ async def main(arguments):
         say("connected", protocol_version=client.protocol_version, server=server and wire(server))
         tools, pages = await every_page(lambda cursor: client.list_tools(cursor=cursor), "tools")
         say("tools", names=[tool.name for tool in tools], pages=pages)
-        if arguments.tool:
-            result = await client.call_tool(arguments.tool, arguments.args)
-            say("result", tool=arguments.tool, result=wire(result))
+        for tool, values in arguments.calls:
+            result = await client.call_tool(tool, values)
+            say("result", tool=tool, result=wire(result))
 
 
 async def sample(context, params):

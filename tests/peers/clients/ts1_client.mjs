@@ -1,6 +1,6 @@
 // A client on the official TypeScript SDK of the legacy line: lists, then calls.
 //
-// Usage: target/peers/node_modules/.bin/node tests/peers/clients/ts1_client.mjs URL [--tool NAME --args JSON]
+// Usage: target/peers/node_modules/.bin/node tests/peers/clients/ts1_client.mjs URL [--tool NAME --args JSON] [--calls JSON]
 
 import { ANSWERS, CAPABILITIES, CLIENT_NAME, everyTool, load, readArguments, run, say } from './lines.mjs';
 
@@ -11,7 +11,7 @@ const { CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema 
 );
 
 await run(async () => {
-  const { url, tool, args } = readArguments();
+  const { url, calls } = readArguments();
   const client = new Client({ name: CLIENT_NAME, version: '1' }, { capabilities: CAPABILITIES });
   client.setRequestHandler(CreateMessageRequestSchema, async () => ANSWERS['sampling/createMessage']);
   client.setRequestHandler(ElicitRequestSchema, async () => ANSWERS['elicitation/create']);
@@ -25,8 +25,8 @@ await run(async () => {
     has_session: transport.sessionId !== undefined,
   });
   say('tools', await everyTool(client));
-  if (tool !== undefined) {
-    say('result', { tool, result: await client.callTool({ name: tool, arguments: args }) });
+  for (const [tool, values] of calls) {
+    say('result', { tool, result: await client.callTool({ name: tool, arguments: values }) });
   }
   if (transport.sessionId !== undefined) await transport.terminateSession();
   await client.close();
