@@ -15,6 +15,7 @@ mod body;
 mod duplex;
 mod elsewhere;
 mod guard;
+mod handover;
 mod legacy;
 mod meters;
 mod modern;

@@ -43,12 +43,12 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+pub use self::peers::{Cut, Failure, Relayed};
 use self::{
     directory::{Directory, Entry},
     ledger::{Change, Held, Ledger, Own},
     peers::Peers,
 };
-pub use self::peers::{Failure, Relayed};
 use crate::{gateway::call::Identity, seal::KeyRing};
 
 /// How many nodes hold a copy of a session's record besides its owner: one that
@@ -280,7 +280,10 @@ impl Relay {
             let record = own.record();
             let order = self.order(&own.gateway, own.id.as_bytes());
             let Some(holder) = order.into_iter().find(|node| node.tag != self.tag) else { return };
-            if copied.as_ref().is_some_and(|(tag, stamp)| *tag == holder.tag && *stamp == record::stamp(&record)) {
+            if copied
+                .as_ref()
+                .is_some_and(|(tag, stamp)| *tag == holder.tag && *stamp == record::stamp(&record))
+            {
                 return;
             }
             let put = self.peers.put_record(&keys, &holder, &record);

@@ -32,7 +32,10 @@ use crate::{
         self,
         call::{Call, Caller},
     },
-    mcp::{Key, Limits, Message, Method, Params, RawId, RpcError, error::code, headers, splice, splice::Object, sse},
+    mcp::{
+        Key, Limits, Message, Method, Params, RawId, RpcError, error::code, headers, splice, splice::Object,
+        sse,
+    },
     relay::{Declined, Failure, Inbound, Incoming, Relayed, TakenUp, directory::Entry, ledger::Change},
 };
 
@@ -172,9 +175,8 @@ async fn take_up(
 fn replay(door: &Door, session: &Arc<Session>, record: &SessionRecord) {
     let level = (!record.log_level.is_empty())
         .then(|| (Method::SetLevel, Object::default().set("level", &record.log_level).finish()));
-    let subscribe = |uri: &String| {
-        (Method::ResourcesSubscribe, Object::default().set_text("uri", uri).finish())
-    };
+    let subscribe =
+        |uri: &String| (Method::ResourcesSubscribe, Object::default().set_text("uri", uri).finish());
     let mut again: Vec<_> = level.into_iter().collect();
     again.extend(record.subscriptions.iter().map(subscribe));
     if again.is_empty() && record.upstream.is_empty() {
@@ -306,7 +308,8 @@ fn full(request: Option<RawId>) -> Response<Body> {
 }
 
 fn unreachable(request: Option<RawId>) -> Response<Body> {
-    let error = RpcError::new(code::OWNER_LOST, "the node that has this session cannot be reached; try again");
+    let error =
+        RpcError::new(code::OWNER_LOST, "the node that has this session cannot be reached; try again");
     refuse(StatusCode::SERVICE_UNAVAILABLE, request.as_ref(), &error)
 }
 
@@ -348,7 +351,8 @@ async fn taken(doors: Arc<Doors>, incoming: Incoming) -> Result<Response<Body>, 
     };
     if let Some(token) = request.headers().get(headers::SESSION_ID).and_then(|token| token.to_str().ok()) {
         let draining = door.node.draining.is_cancelled();
-        let placed = door.doors.sessions.place(&door.node.keys(), &door.view.gateway.name, &door.identity, token);
+        let placed =
+            door.doors.sessions.place(&door.node.keys(), &door.view.gateway.name, &door.identity, token);
         match placed {
             Ok(Place::Here { busy: false }) if draining => return Err(Declined::Draining),
             Ok(Place::Away { .. }) if draining => return Err(Declined::Draining),

@@ -7,10 +7,14 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{
+    future::BoxFuture,
+    stream::{BoxStream, StreamExt},
+};
 use http::StatusCode;
 use tokio::time::{Instant, timeout};
 
-use super::{Door, Doors, reply};
+use super::{Door, Doors, handover, reply};
 use crate::{
     gateway::{
         self,
@@ -55,6 +59,9 @@ enum Stage {
     Here(Work),
     /// Others drive it.
     Parked(Attachment),
+    /// It belongs to another node, which is being asked.
+    HandedOver(BoxFuture<'static, Result<BoxStream<'static, Step>, Box<(Door, Call)>>>),
+    Elsewhere(BoxStream<'static, Step>),
     Over,
 }
 
@@ -71,13 +78,21 @@ impl Running {
             node: door.node.clone(),
             began: Instant::now(),
         };
-        match running.comes_back(&call) {
-            Ok(Return::To(attachment)) => running.stage = Stage::Parked(attachment),
-            Ok(Return::With(params)) => running.stage = begin(door, Call { params, ..call }),
-            Ok(Return::New) => running.stage = begin(door, call),
-            Err(error) => running.finish(Err(CallError::Rpc(error))),
+        match handover::node_of(&door, &call, running.subject.as_ref()) {
+            Some(node) => running.stage = Stage::HandedOver(Box::pin(handover::hand(door, call, node))),
+            None => running.begin(door, call),
         }
         running
+    }
+
+    /// Starts it on this node.
+    fn begin(&mut self, door: Door, call: Call) {
+        match self.comes_back(&call) {
+            Ok(Return::To(attachment)) => self.stage = Stage::Parked(attachment),
+            Ok(Return::With(params)) => self.stage = begin(door, Call { params, ..call }),
+            Ok(Return::New) => self.stage = begin(door, call),
+            Err(error) => self.finish(Err(CallError::Rpc(error))),
+        }
     }
 
     /// What a request with a `requestState` comes back to.
@@ -111,6 +126,17 @@ impl Running {
                 Stage::Parked(attachment) => match attachment.next().await {
                     Told::Said(message) => self.ready.push_back(Step::Said(message)),
                     Told::Ended(outcome) => self.finish(outcome.map_err(CallError::Rpc)),
+                },
+                Stage::HandedOver(handing) => match handing.await {
+                    Ok(steps) => self.stage = Stage::Elsewhere(steps),
+                    Err(back) => {
+                        let (door, call) = *back;
+                        self.begin(door, call);
+                    }
+                },
+                Stage::Elsewhere(steps) => match steps.next().await {
+                    Some(step) => return Some(step),
+                    None => self.stage = Stage::Over,
                 },
                 Stage::Over => return None,
             }

@@ -268,7 +268,12 @@ impl Sessions {
         Ok(self.enter(token, fresh, SESSION_AGE_MAX.saturating_sub(age)))
     }
 
-    fn open_token(&self, keys: &KeyRing, gateway: &ResourceName, token: &str) -> Result<Vec<u8>, SessionError> {
+    fn open_token(
+        &self,
+        keys: &KeyRing,
+        gateway: &ResourceName,
+        token: &str,
+    ) -> Result<Vec<u8>, SessionError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(SessionError::Unknown);
         }
@@ -330,7 +335,13 @@ impl Sessions {
             .iter()
             .filter(|session| crowded.is_none_or(|whose| session.client.identity.principal == *whose))
             .filter(|session| !session.is_busy())
-            .map(|session| (session.client.identity.shown != Shown::Nothing, *session.last_used.lock(), session.key().clone()))
+            .map(|session| {
+                (
+                    session.client.identity.shown != Shown::Nothing,
+                    *session.last_used.lock(),
+                    session.key().clone(),
+                )
+            })
             .filter(|(_, used, _)| now.saturating_duration_since(*used) >= EVICTED_IDLE_MIN)
             .collect();
         if idle.is_empty() {
@@ -377,7 +388,9 @@ impl Sessions {
     /// is under way in it.
     pub fn has(&self, id: &str, busy: bool) -> bool {
         let Some(token) = self.tokens.get(id).map(|token| token.clone()) else { return false };
-        self.by_token.get(&token).is_some_and(|session| !session.ended.is_cancelled() && (!busy || session.is_busy()))
+        self.by_token
+            .get(&token)
+            .is_some_and(|session| !session.ended.is_cancelled() && (!busy || session.is_busy()))
     }
 
     /// Removes the records of sessions that have ended, are too old or idle, and returns

@@ -91,7 +91,7 @@ impl Subject {
     }
 
     /// The member that serves it.
-    fn backend(&self) -> Option<String> {
+    pub fn backend(&self) -> Option<String> {
         let backend = match self.method {
             Method::ToolsCall => self.view.tools.get(&*self.params.name()?)?.backend.clone(),
             Method::PromptsGet => self.view.prompts.get(&*self.params.name()?)?.backend.clone(),

@@ -36,9 +36,8 @@ fn any_node_with_the_keys_takes_a_session_up() {
 #[test]
 fn a_token_is_useless_for_anybody_else() {
     let keys = KeyRing::ephemeral();
-    let sessions = sessions("a");
+    let (sessions, other) = (sessions("a"), sessions("b"));
     let (token, session) = opened(&sessions, &keys);
-    let other = sessions("b");
     let gateway = &session.gateway;
     for sessions in [&sessions, &other] {
         let find = |keys, gateway, who, token| sessions.find(keys, gateway, &principal(who), token).err();
