@@ -245,7 +245,9 @@ impl Upstream {
 
     async fn carry(&self, era: Era, call: &Call, caller: &Caller) -> Result<Answer, CallError> {
         match (&self.leg, era) {
-            (Leg::Http(http), Era::Legacy) => http.legacy.call(call, caller).await,
+            (Leg::Http(http), Era::Legacy) => {
+                http.legacy.call(call, caller).await.map_err(|error| http.explain(error))
+            }
             (Leg::Http(http), Era::Modern) => match http.modern.call(call, caller).await? {
                 modern::Verdict::Answered(answer) => Ok(answer),
                 modern::Verdict::NotUnderstood(outcome) => {

@@ -85,3 +85,59 @@ pub async fn heartbeat(pipe: Arc<Pipe>) {
     };
     _ = pipe.stop.run_until_cancelled(beat).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    use super::*;
+    use crate::{
+        mcp::version::Era,
+        upstream::{
+            Shared,
+            hints::Hints,
+            meters::Meters,
+            pipe::{CONNECTION, Clients, Queued, Terms},
+        },
+    };
+
+    fn pipe() -> (Arc<Pipe>, mpsc::Receiver<Queued>) {
+        Pipe::new(Terms {
+            backend: "silent".parse().unwrap(),
+            noun: CONNECTION,
+            era: Era::Legacy,
+            clients: Clients { sole: false, asks: false, events: None },
+            backoff: Arc::default(),
+            followers: Arc::default(),
+            hints: Arc::new(Hints::default()),
+            meters: Arc::new(Meters::new("silent")),
+            shared: Shared::new(TaskTracker::new(), CancellationToken::new()),
+        })
+    }
+
+    /// A server that answers so many pings.
+    async fn answer(pipe: Arc<Pipe>, mut queue: mpsc::Receiver<Queued>, mut answers: u32) {
+        while let Some(queued) = queue.recv().await {
+            let ping: serde_json::Value = serde_json::from_slice(&queued.line).unwrap();
+            assert_eq!(ping["method"], "ping");
+            if answers > 0 {
+                answers -= 1;
+                let pong = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, ping["id"]);
+                assert!(pipe.take(pong.into()));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_no_longer_answers_is_given_up_and_one_that_never_did_is_not() {
+        for (answers, given_up) in [(2, true), (0, false)] {
+            let (pipe, queue) = pipe();
+            let server = answer(pipe.clone(), queue, answers);
+            let hour = Duration::from_secs(3600);
+            _ = timeout(hour, async { tokio::join!(heartbeat(pipe.clone()), server) }).await;
+            assert_eq!(pipe.is_over(), given_up, "{answers}");
+            assert_eq!(pipe.given_up().is_some(), given_up, "{answers}");
+        }
+    }
+}

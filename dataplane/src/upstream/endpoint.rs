@@ -55,15 +55,6 @@ pub struct Endpoint {
     headers: ArcSwapOption<HeaderMap>,
 }
 
-/// Where a request goes, and what is on it: for carriers that open their own
-/// connections. Without `Debug`, because of what is in it.
-pub struct Dial {
-    pub uri: Uri,
-    /// The operator's, and what is shown to be let in.
-    pub headers: HeaderMap,
-    shown: Arc<Credentials>,
-}
-
 /// What came back.
 pub enum Reply {
     /// One JSON message.
@@ -137,23 +128,6 @@ impl Endpoint {
         headers.insert(ACCEPT, protocol::ACCEPT_BOTH);
         headers.insert(CONTENT_TYPE, JSON);
         Ok(headers)
-    }
-
-    /// Where to connect to, and what to say there. The headers name no content
-    /// and accept none: that is the carrier's to say.
-    pub async fn dial(&self) -> Result<Dial, CallError> {
-        let mut headers = self.headers()?;
-        headers.remove(ACCEPT);
-        headers.remove(CONTENT_TYPE);
-        let shown = self.credentials().await?;
-        let uri = shown.apply(self.uri()?, &mut headers);
-        Ok(Dial { uri, headers, shown })
-    }
-
-    /// After a 401 or 403: whether there is something else to show, so that it
-    /// makes sense to dial again, once.
-    pub async fn renew(&self, status: StatusCode, refused: &Dial) -> bool {
-        self.renewed(status, &refused.shown).await.is_some()
     }
 
     /// Sends a request and waits for the head of the response. Dropping it

@@ -1,6 +1,9 @@
 //! A backend behind a URL, in both eras.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use mt_proto::{
     pb::discovery::ServerFacts,
@@ -16,6 +19,7 @@ use super::{
     modern::Modern,
     probe::{self, Finding},
     shared::Shared,
+    sse,
     state::Eras,
 };
 use crate::{
@@ -27,6 +31,8 @@ pub struct Http {
     pub legacy: Arc<Legacy>,
     pub modern: Modern,
     pin: Option<ProtocolVersion>,
+    /// It was found out to speak HTTP+SSE instead.
+    is_sse: AtomicBool,
 }
 
 impl Http {
@@ -45,7 +51,21 @@ impl Http {
             legacy: Legacy::new(endpoint.clone(), Arc::clone(hints), Arc::clone(shared), pin),
             modern: Modern { endpoint, hints: Arc::clone(hints) },
             pin,
+            is_sse: AtomicBool::new(false),
         }
+    }
+
+    /// What a call has failed of, said so that somebody can do something about it.
+    pub fn explain(&self, error: CallError) -> CallError {
+        match error {
+            CallError::Protocol { .. } if self.is_sse.load(Ordering::Relaxed) => self.speaks_sse(),
+            error => error,
+        }
+    }
+
+    /// It would work, but not well: who configures it shall know what it is.
+    fn speaks_sse(&self) -> CallError {
+        self.modern.endpoint.protocol("speaks HTTP+SSE: configure it as `sse:`, not as `http:`".to_owned())
     }
 
     /// Asks in the eras that are wanted. Silence in an era that it is known to
@@ -69,6 +89,12 @@ impl Http {
             {
                 return Err(super::repeat(error));
             }
+        }
+        let refused = matches!((&legacy, &modern), (Finding::Not(_), Finding::Not(_)));
+        let is_sse = refused && wanted.legacy && sse::is_spoken(&self.modern.endpoint).await;
+        self.is_sse.store(is_sse, Ordering::Relaxed);
+        if is_sse {
+            return Err(self.speaks_sse());
         }
         probe::conclude(backend, legacy, modern)
     }

@@ -130,11 +130,6 @@ impl Pending {
         }
     }
 
-    /// Whether somebody waits for the answer to this.
-    pub fn is_waited_for(&self, id: u64) -> bool {
-        self.table.lock().waiters.contains_key(&id)
-    }
-
     /// Fails a call.
     pub fn forget(&self, id: u64) {
         self.table.lock().waiters.remove(&id);

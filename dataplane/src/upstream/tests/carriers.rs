@@ -12,6 +12,7 @@ use axum::{
     routing::get,
 };
 use futures_util::{SinkExt as _, StreamExt as _, stream};
+use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::{
     accept_hdr_async_with_config,
     tungstenite::{
@@ -31,6 +32,8 @@ pub enum Act {
     Close,
     /// Ends without a word.
     Cut,
+    /// Says the beginning of something, and ends.
+    Half,
 }
 
 pub fn result_of(message: &Value, result: &str) -> Act {
@@ -219,6 +222,11 @@ async fn serve_socket(
                 Act::Say(text) => socket.send(Message::text(text)).await.unwrap(),
                 Act::Close => _ = socket.close(None).await,
                 Act::Cut => return,
+                Act::Half => {
+                    // A text frame of 256 bytes, of which four come.
+                    socket.get_mut().write_all(&[0x81, 0x7e, 1, 0, b'{', b'"', b'a', b'"']).await.unwrap();
+                    return;
+                }
             }
         }
     }
@@ -283,6 +291,10 @@ async fn sse_post(State(server): State<SseServer>, uri: Uri, body: Bytes) -> (St
                 let event = server.shape.message.replace("$data", &text);
                 stream.send(event).await.unwrap();
             }
+            Act::Half => {
+                stream.send("event: message\ndata: {\"jsonrpc\":\"2.0\",".into()).await.unwrap();
+                server.streams.lock()[id] = None;
+            }
             Act::Close | Act::Cut => server.streams.lock()[id] = None,
         }
     }
@@ -341,7 +353,7 @@ async fn large_messages_pass_both_ways() {
 
 #[tokio::test]
 async fn a_connection_that_ends_fails_its_calls_once_and_the_next_call_has_a_new_one() {
-    for end in [Act::Cut, Act::Close] {
+    for end in [Act::Cut, Act::Close, Act::Half] {
         for peer in Peer::all({
             let end = end.clone();
             move |_, message| match message["params"]["name"].as_str() {
@@ -482,6 +494,40 @@ async fn who_is_not_there_or_does_not_let_in_is_told_apart() {
             run(&upstream(backend(transport)), &tool(&legacy_client("a"), "1", "t")).await.unwrap_err();
         assert!(matches!(error, CallError::Protocol { .. }), "{error}");
     }
+}
+
+#[tokio::test]
+async fn who_never_says_a_word_costs_a_call_its_time_and_no_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = listener.local_addr().unwrap();
+    for transport in [
+        Transport::WebSocket(remote(format!("ws://{silent}/ws"))),
+        Transport::Sse(remote(format!("http://{silent}/sse"))),
+    ] {
+        let mut call = tool(&legacy_client("a"), "1", "t");
+        call.deadline = Instant::now() + Duration::from_millis(300);
+        let error = run(&upstream(backend(transport)), &call).await.unwrap_err();
+        assert!(matches!(error, CallError::Timeout { .. }), "{error}");
+    }
+    let script: Script = Arc::new(|_, _| vec![]);
+    for peer in [Peer::socket(script.clone()).await, Peer::sse(script, Shape::default()).await] {
+        let mut call = tool(&legacy_client("a"), "1", "t");
+        call.deadline = Instant::now() + Duration::from_millis(300);
+        let error = run(&peer.upstream(), &call).await.unwrap_err();
+        assert!(matches!(error, CallError::Timeout { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_over_http_with_sse_that_is_configured_as_http_is_said_to_be_one() {
+    let script: Script = Arc::new(|_, message| legacy(message));
+    let peer = Peer::sse(script, Shape::default()).await;
+    let Transport::Sse(remote) = peer.transport.clone() else { unreachable!() };
+    let upstream = upstream(backend(Transport::Http(remote)));
+    let error = upstream.probe().await.unwrap_err();
+    assert!(error.to_string().contains("configure it as `sse:`"), "{error}");
+    let error = run(&upstream, &tool(&legacy_client("a"), "1", "t")).await.unwrap_err();
+    assert!(error.to_string().contains("configure it as `sse:`"), "{error}");
 }
 
 #[tokio::test]
