@@ -101,6 +101,13 @@ pub enum Command {
     #[command(after_help = help::DELETE)]
     Delete(DeleteArgs),
 
+    /// Make, change and take back the API keys of those who call
+    #[command(after_help = help::PRINCIPAL, subcommand_required = true)]
+    Principal {
+        #[command(subcommand)]
+        command: PrincipalCommand,
+    },
+
     /// List what was changed, when and by whom
     #[command(after_help = help::HISTORY)]
     History(HistoryArgs),
@@ -190,6 +197,19 @@ pub struct EndpointArgs {
     /// Any MCP endpoint, instead of a gateway of this fleet
     #[arg(long, value_name = "URL", conflicts_with = "gateway")]
     pub url: Option<String>,
+    /// Who calls: an API key or a token. Better in MT_API_KEY, as others can see a command line
+    #[arg(long, env = "MT_API_KEY", hide_env = true, value_name = "KEY", value_parser = secret)]
+    pub api_key: Option<Secret>,
+}
+
+/// A text that is not printed by accident.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -329,6 +349,49 @@ pub struct DeleteArgs {
     pub message: String,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum PrincipalCommand {
+    /// Make somebody who may call, with a key that is shown once
+    Create(PrincipalCreateArgs),
+    /// Make another key; those before work until they are revoked
+    Rotate(PrincipalRotateArgs),
+    /// Take keys back
+    Revoke(PrincipalRevokeArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct PrincipalCreateArgs {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// A group that it is in; may be repeated
+    #[arg(short, long, value_name = "GROUP")]
+    pub group: Vec<String>,
+    /// Its name for people
+    #[arg(long, value_name = "TEXT")]
+    pub display_name: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct PrincipalRotateArgs {
+    /// Whose
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Revoke the keys before at once
+    #[arg(long)]
+    pub now: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct PrincipalRevokeArgs {
+    /// Whose
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Only the key with this id: the beginning of its hash. Default: all keys
+    #[arg(long, value_name = "ID")]
+    pub key: Option<String>,
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct HistoryArgs {
     /// How many, newest first
@@ -391,6 +454,14 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "an IP address and a port are wanted, as in 127.0.0.1:3001".to_owned())
+}
+
+fn secret(text: &str) -> Result<Secret, String> {
+    // An empty variable is none.
+    if text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(Secret(text.to_owned()));
+    }
+    Err("a key has no spaces and only ASCII characters".to_owned())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

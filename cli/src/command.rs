@@ -15,6 +15,7 @@ mod get;
 mod history;
 mod import;
 mod nodes;
+mod principal;
 mod status;
 mod stdio;
 mod tools;
@@ -85,6 +86,7 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Get(args) => wait(get::run(context, &args)),
         Command::Describe(args) => wait(describe::run(context, &args)),
         Command::Delete(args) => wait(delete::run(context, &args)),
+        Command::Principal { command } => wait(principal::run(context, &command)),
         Command::History(args) => wait(history::run(context, &args)),
         Command::Undo(args) => wait(undo::run(context, &args)),
         Command::Nodes => wait(nodes::run(context)),

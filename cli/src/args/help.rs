@@ -15,7 +15,7 @@ use crate::output::Exit;
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Start", &["up", "down", "status", "import", "stdio"]),
     ("Tools", &["tools", "call"]),
-    ("Configuration", &["apply", "validate", "diff", "get", "describe", "delete"]),
+    ("Configuration", &["apply", "validate", "diff", "get", "describe", "delete", "principal"]),
     ("History", &["history", "undo"]),
     ("Fleet", &["nodes"]),
     ("Help", &["help", "completion", "exit-codes"]),
@@ -177,6 +177,16 @@ Examples:
   mtctl delete backend time
   mtctl delete backend time fetch --dry-run
   mtctl delete -f ./capabilities -m 'moved to team b'";
+
+pub const PRINCIPAL: &str = "\
+A key is shown once, when it is made; the control plane keeps its hash. An id is how a hash begins.
+
+Examples:
+  mtctl principal create alice --group ops
+  export MT_API_KEY=$(mtctl principal create ci)
+  mtctl principal rotate alice              # both keys work until the old one is revoked
+  mtctl principal revoke alice --key 3f2a9c1b4d5e
+  mtctl get principals";
 
 pub const HISTORY: &str = "\
 Examples:

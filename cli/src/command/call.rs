@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{Context, get::near};
 use crate::{
-    args::{CallArgs, Era as EraArg},
+    args::{CallArgs, EndpointArgs, Era as EraArg},
     client,
     mcp_client::{Client, Era, Error, Host, code, form, http::Endpoint},
     output::{BAD, Exit, Failure, Format, escape_block},
@@ -22,7 +22,7 @@ const JSON_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub async fn run(context: &Context, args: &CallArgs) -> Result<Exit, Failure> {
     let given = Given::parse(args)?;
     let url = target::resolve(context, &args.endpoint).await?;
-    let mut client = connect(context, &url, args.era).await?;
+    let mut client = connect(context, &url, &args.endpoint, args.era).await?;
     let outcome = attempt(&mut client, args, &given).await;
     let outcome = match outcome {
         // The call was refused before it ran, so it may be sent in the other way.
@@ -66,8 +66,13 @@ pub async fn run(context: &Context, args: &CallArgs) -> Result<Exit, Failure> {
 ///
 /// # Errors
 /// When the endpoint cannot be reached.
-pub async fn connect(context: &Context, url: &str, era: EraArg) -> Result<Client, Failure> {
-    let endpoint = Endpoint::new(url).map_err(|error| failure(url, error.into()))?;
+pub async fn connect(
+    context: &Context,
+    url: &str,
+    args: &EndpointArgs,
+    era: EraArg,
+) -> Result<Client, Failure> {
+    let endpoint = endpoint(url, args)?;
     let host = || Host::new(context.output.clone());
     let first = if era == EraArg::Modern { Era::Modern } else { Era::Legacy };
     let opened = match open(endpoint.clone(), first, host()).await {
@@ -77,6 +82,15 @@ pub async fn connect(context: &Context, url: &str, era: EraArg) -> Result<Client
         opened => opened,
     };
     opened.map_err(|error| failure(url, error))
+}
+
+/// An endpoint, with the key that was given for it.
+///
+/// # Errors
+/// When the URL is none.
+pub fn endpoint(url: &str, args: &EndpointArgs) -> Result<Endpoint, Failure> {
+    let key = args.api_key.as_ref().map(|key| key.0.as_str()).filter(|key| !key.is_empty());
+    Endpoint::new(url, key).map_err(|error| failure(url, error.into()))
 }
 
 /// Opens a client in one era.
@@ -327,6 +341,9 @@ pub fn failure(url: &str, error: Error) -> Failure {
             match exit {
                 Exit::NotFound if is_unknown_gateway(message) => failure.try_this("mtctl get gateways"),
                 Exit::NotFound => failure.try_this("mtctl tools list"),
+                Exit::Auth => failure
+                    .try_this("MT_API_KEY=… mtctl …, with an API key")
+                    .try_this("mtctl principal create NAME, which makes one"),
                 Exit::Unreachable => failure.try_this("mtctl status"),
                 _ if *code == code::MISSING_CAPABILITY => {
                     failure.note("the tool asks its user something; at a terminal, mtctl can pass that on")

@@ -130,7 +130,12 @@ pub fn exact(resource: &Resource) -> String {
             Some(Source::File(path)) => format!("file {path}"),
             None => String::new(),
         },
-        Some(Spec::Principal(principal)) => principal.display_name.clone(),
+        Some(Spec::Principal(principal)) => {
+            let keys = count(principal.api_key_sha256.len(), "key");
+            let groups = Some(principal.groups.join(",")).filter(|groups| !groups.is_empty());
+            let name = Some(principal.display_name.clone()).filter(|name| !name.is_empty());
+            [Some(keys), groups, name].into_iter().flatten().collect::<Vec<_>>().join("; ")
+        }
         None => String::new(),
     }
 }

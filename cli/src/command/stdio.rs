@@ -7,7 +7,6 @@ use super::{Context, call};
 use crate::{
     args::EndpointArgs,
     bridge,
-    mcp_client::http::Endpoint,
     output::{Exit, Failure},
     target,
 };
@@ -16,7 +15,7 @@ pub async fn run(context: &Context, args: &EndpointArgs) -> Result<Exit, Failure
     super::crypto();
     super::log("warn");
     let url = target::resolve(context, args).await?;
-    let endpoint = Endpoint::new(&url).map_err(|error| call::failure(&url, error.into()))?;
+    let endpoint = call::endpoint(&url, args)?;
     let stop = CancellationToken::new();
     let failed = |error: std::io::Error| Failure::new(Exit::Failed, "cannot wait for signals").cause(error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;

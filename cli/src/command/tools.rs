@@ -14,7 +14,7 @@ const DESCRIPTION_CHARS_MAX: usize = 70;
 
 pub async fn run(context: &Context, args: &ToolsListArgs) -> Result<Exit, Failure> {
     let url = target::resolve(context, &args.endpoint).await?;
-    let mut client = call::connect(context, &url, args.era).await?;
+    let mut client = call::connect(context, &url, &args.endpoint, args.era).await?;
     let mut listed = client.tools().await;
     if args.era == EraArg::Auto && listed.as_ref().is_err_and(|error| error.wants_modern()) {
         let (endpoint, host) = client.into_parts();

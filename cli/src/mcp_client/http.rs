@@ -74,9 +74,11 @@ impl Error {
 }
 
 impl Endpoint {
+    /// `key` goes with every request to it, and nowhere else.
+    ///
     /// # Errors
     /// When the URL is not one of http or https.
-    pub fn new(url: &str) -> Result<Self, Error> {
+    pub fn new(url: &str, key: Option<&str>) -> Result<Self, Error> {
         let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = parsed.ok_or_else(|| Error::Url { url: url.to_owned() })?;
         let mut builder = reqwest::Client::builder()
@@ -86,6 +88,10 @@ impl Endpoint {
             .user_agent(concat!("mtctl/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&url) {
             builder = builder.no_proxy();
+        }
+        if let Some(mut value) = key.and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok()) {
+            value.set_sensitive(true);
+            builder = builder.default_headers(HeaderMap::from_iter([(header::AUTHORIZATION, value)]));
         }
         Ok(Self { client: builder.build().map_err(Error::Setup)?, url })
     }
@@ -297,7 +303,7 @@ mod tests {
 
     #[test]
     fn only_http_urls_are_endpoints() {
-        assert!(matches!(Endpoint::new("ftp://x/mcp"), Err(Error::Url { .. })));
-        assert!(matches!(Endpoint::new("nonsense"), Err(Error::Url { .. })));
+        assert!(matches!(Endpoint::new("ftp://x/mcp", None), Err(Error::Url { .. })));
+        assert!(matches!(Endpoint::new("nonsense", None), Err(Error::Url { .. })));
     }
 }
