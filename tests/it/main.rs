@@ -26,3 +26,4 @@ mod raw;
 mod readme;
 mod through;
 mod tidy;
+mod tls;
