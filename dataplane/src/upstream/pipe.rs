@@ -59,7 +59,7 @@ const UNREAD_WAIT: Duration = Duration::from_secs(1);
 pub const WAITING_CALLS_MAX: usize = 64;
 /// How long such a server may take to end a call that nobody waits for. What
 /// it asks in that time must not reach the next caller.
-const CANCEL_GRACE: Duration = Duration::from_secs(2);
+const CANCEL_GRACE: Duration = Duration::from_millis(500);
 /// How long the end of a pipe is waited for, to say how it ended.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
 
@@ -317,9 +317,11 @@ impl Pipe {
             return Err(Failure::Call(error));
         }
         tokio::select! {
+            // It may have ended with the turn before.
+            biased;
+            () = self.stop.cancelled() => Err(Failure::Unsent),
             // First come, first served: the semaphore is fair.
             turn = Arc::clone(turns).acquire_owned() => turn.map(Some).map_err(|_| Failure::Unsent),
-            () = self.stop.cancelled() => Err(Failure::Unsent),
         }
     }
 
@@ -575,7 +577,10 @@ impl Pipe {
             }
         };
         if timeout(CANCEL_GRACE, done).await.is_err() {
-            self.give_up("the backend does not end a cancelled call");
+            // Most servers say nothing more of a cancelled call, so there is no
+            // blame in it; and what it still asks has nobody to reach.
+            tracing::debug!(backend = %self.backend, "a cancelled call was not ended, the next gets a new pipe");
+            self.stop.cancel();
         }
         drop(turn);
     }
