@@ -119,7 +119,7 @@ impl Relay {
     /// A node that knows of no others yet.
     pub fn new(tag: Arc<str>, keys: Arc<ArcSwap<KeyRing>>) -> Arc<Self> {
         Arc::new(Self {
-            peers: Peers::new(tag.clone()),
+            peers: Peers::new(),
             ledger: Ledger::default(),
             tag,
             keys,

@@ -16,6 +16,7 @@
 //! ```
 
 mod auth;
+mod audience;
 mod backoff;
 mod carrier;
 mod connection;
@@ -27,6 +28,7 @@ mod follow;
 mod handshake;
 mod hints;
 mod http;
+mod inherit;
 mod legacy;
 mod level;
 mod message;

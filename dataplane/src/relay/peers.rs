@@ -91,7 +91,6 @@ pub enum Failure {
 }
 
 pub struct Peers {
-    tag: Arc<str>,
     by_tag: DashMap<Arc<str>, Arc<Peer>>,
     meters: Meters,
 }
@@ -113,7 +112,7 @@ struct Meters {
 }
 
 impl Peers {
-    pub fn new(tag: Arc<str>) -> Self {
+    pub fn new() -> Self {
         let failed = |reason: &'static str| counter!("mt_relay_failed_total", "reason" => reason);
         let meters = Meters {
             relayed: counter!("mt_relay_requests_total"),
@@ -124,7 +123,7 @@ impl Peers {
             in_flight: gauge!("mt_relay_in_flight"),
             seconds: histogram!("mt_relay_head_seconds"),
         };
-        Self { tag, by_tag: DashMap::new(), meters }
+        Self { by_tag: DashMap::new(), meters }
     }
 
     /// Closes connections to nodes that are no longer known.

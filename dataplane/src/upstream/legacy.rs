@@ -18,12 +18,13 @@ use tokio::{
 };
 
 use super::{
+    audience::Audience,
     endpoint::{Endpoint, Refusal, Reply},
     events,
     follow::Follow,
     handshake::{self, ErrorHead, Negotiated},
     hints::Hints,
-    level,
+    inherit, level,
     message::{self, Outgoing},
     question::Replies,
     session::{Leg, LegKey, Session},
@@ -43,7 +44,6 @@ use crate::{
         splice,
         version::ProtocolVersion,
     },
-    relay::ledger::{Change, Held},
 };
 
 /// Sessions with one backend.
@@ -237,11 +237,11 @@ impl Legacy {
     async fn open(self: Arc<Self>, leg: Arc<Leg>, client: Arc<Client>, tell: watch::Sender<Opened<Session>>) {
         let version = self.pin.unwrap_or(client.version);
         let opening = async {
-            if let Some(adopted) = self.adopt(&leg.key) {
+            if let Some(adopted) = inherit::adopt(&self.shared, &leg.key, &self.endpoint.backend) {
                 return adopted;
             }
             let session = self.initialize(version, &client.capabilities, &client.info).await?;
-            self.note(&leg.key, &session).await;
+            inherit::note_session(&self.shared, &leg.key, &session, &self.endpoint.backend).await;
             Ok(session)
         };
         let outcome = match timeout(INITIALIZE_TIMEOUT, opening).await {
@@ -252,14 +252,9 @@ impl Legacy {
         };
         match outcome.map(Arc::new) {
             Ok(session) if leg.session.opened(Some(&session)) => {
-                let events = match leg.key {
-                    LegKey::Session(_) => client.events.clone().map(Some),
-                    LegKey::Node => client.events.as_ref().map(|_| None),
-                    LegKey::Pooled { .. } => None,
-                };
-                if let Some(events) = events {
+                if let Some(audience) = Audience::of(&leg.key, &client) {
                     let (asked, opened) = oneshot::channel();
-                    self.shared.tasks.spawn(events::run(Arc::clone(&self), session.clone(), events, asked));
+                    self.shared.tasks.spawn(events::run(Arc::clone(&self), session.clone(), audience, asked));
                     // What the backend says from its first call on is not missed.
                     _ = timeout(EVENT_STREAM_WAIT, opened).await;
                 }
@@ -274,29 +269,6 @@ impl Legacy {
                 leg.session.opened(None);
                 tell.send_replace(Some(Err(Arc::new(error))));
             }
-        }
-    }
-
-    /// Goes on with the session that the node had which had the client's before,
-    /// if there was one.
-    fn adopt(&self, key: &LegKey) -> Option<Result<Session, CallError>> {
-        let LegKey::Session(id) = key else { return None };
-        let adopted = match self.shared.relay.held(id, &self.endpoint.backend)? {
-            Held::Session { id, protocol_version } => {
-                Session::adopted(&id, &protocol_version, self.shared.shutdown.child_token())
-            }
-            Held::Lost => None,
-        };
-        let lost = || CallError::SessionLost { backend: self.endpoint.backend.clone() };
-        Some(adopted.ok_or_else(lost))
-    }
-
-    /// Tells the node after this one of a client's session, before it is used.
-    async fn note(&self, key: &LegKey, session: &Session) {
-        if let (LegKey::Session(id), Some((session_id, protocol_version))) = (key, session.id_and_version()) {
-            let backend = self.endpoint.backend.clone();
-            let change = Change::Upstream { backend, session_id, protocol_version };
-            self.shared.relay.note(id, change).await;
         }
     }
 
@@ -338,6 +310,7 @@ impl Legacy {
         let id = session.id_for(call, dedicated);
         let body = Outgoing::request(&id, &call.method, &call.params.object());
         let headers = self.session_headers(session)?;
+        let _running = (!dedicated).then(|| session.in_flight.enter(caller));
         let mut cancel = CancelOnDrop { legacy: self, session, id: &id, armed: true };
         let outcome = self.run(session, &id, headers, body, caller).await;
         cancel.armed = false;

@@ -519,7 +519,7 @@ pub mod node_service_server {
 /// One HTTP request of a client.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RelayRequest {
-    /// Sealed with the fleet's key ring: sender, receiver, time, and the hash of the rest.
+    /// Sealed with the fleet's key ring: receiver, time, and the hash of the rest.
     #[prost(string, tag = "1")]
     pub credential: ::prost::alloc::string::String,
     /// An encoded RelayHead.

@@ -1,6 +1,7 @@
 //! What a session promises, without a socket.
 
-use super::*;
+use super::{table::*, *};
+use crate::{relay::Relay, seal::KeyRing};
 
 fn principal(name: &str) -> Arc<Identity> {
     Arc::new(Identity { principal: name.into(), ..Identity::clone(&Identity::anonymous()) })
@@ -192,4 +193,70 @@ async fn an_answer_that_nobody_fetches_is_not_kept_for_the_life_of_the_session()
     tokio::time::advance(crate::downstream::stream::RESUMABLE_FOR).await;
     assert!(sessions.sweep(Instant::now()).is_empty());
     assert!(session.streams.lock().is_empty());
+}
+
+#[test]
+fn a_session_of_another_node_is_away_until_it_was_taken_up() {
+    let keys = KeyRing::ephemeral();
+    let (first, second) = (sessions("a"), sessions("b"));
+    let (token, session) = opened(&first, &keys);
+    let place = |at: &Sessions| at.place(&keys, &session.gateway, &principal("p"), &token).unwrap();
+    assert_eq!(place(&first), Place::Here { busy: false });
+    let Place::Away { id, opener, good_for } = place(&second) else { panic!("it is not there") };
+    assert_eq!((&id, opener.as_str()), (&session.id, "a"));
+    assert!(good_for <= SESSION_AGE_MAX);
+    second.find(&keys, &session.gateway, &principal("p"), &token).unwrap();
+    assert_eq!(place(&second), Place::Here { busy: false });
+    assert!(second.place(&keys, &session.gateway, &principal("q"), "1.x").is_err());
+}
+
+#[test]
+fn who_lost_a_session_to_another_node_sends_its_requests_there() {
+    let keys = KeyRing::ephemeral();
+    let relay = Relay::new("a".into(), Arc::new(arc_swap::ArcSwap::from_pointee(KeyRing::ephemeral())));
+    let sessions = Sessions::new(relay.clone());
+    let (token, session) = opened(&sessions, &keys);
+    relay.set_hint(&session.id, &"b".into());
+    sessions.displace(&session.id);
+    assert!(session.ended.is_cancelled() && !sessions.has(&session.id, false));
+    let place = sessions.place(&keys, &session.gateway, &principal("p"), &token).unwrap();
+    assert!(matches!(place, Place::Away { .. }));
+}
+
+#[tokio::test]
+async fn an_event_id_is_worth_nothing_in_another_session_or_at_another_owner() {
+    let keys = KeyRing::ephemeral();
+    let first = sessions("a");
+    let (token, session) = opened(&first, &keys);
+    let (_, other) = opened(&first, &keys);
+    let stream = session.open_stream();
+    other.open_stream();
+    stream.push(b"answer").await;
+    let event = stream.attach(None).next().await.unwrap();
+    let id = std::str::from_utf8(&event).unwrap().lines().find_map(|l| l.strip_prefix("id: ")).unwrap();
+    assert!(session.resume(id).is_some() && other.resume(id).is_none());
+    let next = sessions("b").find(&keys, &session.gateway, &principal("p"), &token).unwrap();
+    next.open_stream();
+    assert!(next.resume(id).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_principal_cannot_take_the_room_of_all() {
+    let keys = KeyRing::ephemeral();
+    let sessions = sessions("a");
+    for _ in 0..SESSIONS_PER_PRINCIPAL_MAX {
+        opened(&sessions, &keys);
+    }
+    let object = || Bytes::from_static(b"{}");
+    let gateway = "default".parse().unwrap();
+    let open = |who: &str| {
+        let version = ProtocolVersion::V2025_11_25;
+        sessions.open(&keys, &gateway, &principal(who), version, object(), object()).map(|_| ())
+    };
+    assert_eq!(open("p").err(), Some(SessionError::Full), "its sessions are all in use");
+    assert!(open("q").is_ok());
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert!(open("p").is_ok(), "those that were idle longest go");
+    assert!(sessions.len() < SESSIONS_PER_PRINCIPAL_MAX);
+    assert!(!sessions.sweep(Instant::now()).is_empty(), "what backends hold of them is closed");
 }
