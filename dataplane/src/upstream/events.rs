@@ -6,49 +6,41 @@ use http::{Method as HttpMethod, StatusCode};
 use tokio::{sync::oneshot, time::sleep};
 
 use super::{
+    audience::Audience,
     endpoint::Reply,
     legacy::{Legacy, PostReplies},
     question::Questions,
     session::Session,
     stream::{Cursor, EventStream},
 };
-use crate::{
-    gateway::call::Caller,
-    mcp::{envelope::Message, method::Method, scan::Limits},
-};
+use crate::mcp::{envelope::Message, method::Method, scan::Limits};
 
 /// The wait before the stream is opened again: doubled while it brings nothing.
 const RECONNECT_MIN: Duration = Duration::from_secs(1);
 const RECONNECT_MAX: Duration = Duration::from_secs(30);
 
 /// Keeps the stream open until the session is over, the client is gone, or the
-/// backend says that it has none. Without `events` only hints come of it: that
-/// is the node's own session, and whoever lists for the node may change.
+/// backend says that it has none.
 ///
 /// `asked` is dropped when the stream is open for the first time, or is not.
-pub async fn run(
-    legacy: Arc<Legacy>,
-    session: Arc<Session>,
-    events: Option<Caller>,
-    asked: oneshot::Sender<()>,
-) {
+pub async fn run(legacy: Arc<Legacy>, session: Arc<Session>, audience: Audience, asked: oneshot::Sender<()>) {
     if legacy.may_have_event_stream() {
         let over = session.over.clone();
-        _ = over.run_until_cancelled(listen(&legacy, &session, events.as_ref(), asked)).await;
+        _ = over.run_until_cancelled(listen(&legacy, &session, &audience, asked)).await;
     }
 }
 
 async fn listen(
     legacy: &Arc<Legacy>,
     session: &Arc<Session>,
-    events: Option<&Caller>,
+    audience: &Audience,
     asked: oneshot::Sender<()>,
 ) {
     let mut asked = Some(asked);
     let mut cursor = Cursor::default();
     let mut wait = RECONNECT_MIN;
     let mut opened_before = false;
-    while events.is_none_or(|events| !events.is_gone()) {
+    while !audience.is_gone() {
         let opened = open(legacy, session, &cursor).await;
         drop(asked.take());
         match opened {
@@ -57,7 +49,7 @@ async fn listen(
                     legacy.hints.missed();
                 }
                 opened_before = true;
-                if read(legacy, session, events, stream, &mut cursor).await {
+                if read(legacy, session, audience, stream, &mut cursor).await {
                     wait = RECONNECT_MIN;
                 }
             }
@@ -105,7 +97,7 @@ async fn open(legacy: &Arc<Legacy>, session: &Arc<Session>, cursor: &Cursor) -> 
 async fn read(
     legacy: &Arc<Legacy>,
     session: &Arc<Session>,
-    events: Option<&Caller>,
+    audience: &Audience,
     mut stream: Box<EventStream>,
     cursor: &mut Cursor,
 ) -> bool {
@@ -120,11 +112,13 @@ async fn read(
             }
             Ok(Message::Notification(told)) => {
                 legacy.hints.pass(&told.method, &bytes);
-                if let Some(events) = events {
-                    questions.beside(events.notify(bytes)).await;
+                if let Some(client) = audience.told() {
+                    questions.beside(client.notify(bytes)).await;
                 }
             }
-            Ok(Message::Request(request)) => questions.take(request, events),
+            Ok(Message::Request(request)) => {
+                questions.take(request, audience.asked(&session.in_flight).as_ref());
+            }
             Ok(Message::Response(response)) => session.elsewhere.put(response),
             Err(_) => legacy.endpoint.meters.garbage.increment(1),
         }

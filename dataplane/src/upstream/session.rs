@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
-use super::{elsewhere::Elsewhere, level::Level, single::Single};
+use super::{audience::InFlight, elsewhere::Elsewhere, level::Level, single::Single};
 use crate::{
     gateway::call::{Call, Client, Scope},
     mcp::{
@@ -70,6 +70,8 @@ pub struct Session {
     pub level: Level,
     /// Answers that came on its own stream.
     pub elsewhere: Elsewhere,
+    /// Calls that run in it now, where it is shared.
+    pub in_flight: InFlight,
     /// It is over: its event stream stops.
     pub over: CancellationToken,
 }
@@ -83,6 +85,7 @@ impl Session {
             used: AtomicBool::new(false),
             ids: IdCounter::default(),
             elsewhere: Elsewhere::default(),
+            in_flight: InFlight::default(),
             level: Level::default(),
             over,
         }

@@ -83,7 +83,8 @@ pub fn capabilities(key: &PipeKey, client: Option<&Client>) -> Bytes {
     if own.is_empty() { Bytes::from_static(b"{}") } else { own }
 }
 
-fn may_be_asked(capabilities: &[u8]) -> bool {
+/// Whether these capabilities let a server ask its client something.
+pub fn may_be_asked(capabilities: &[u8]) -> bool {
     match serde_json::from_slice(capabilities) {
         Ok(Value::Object(members)) => ASKING.iter().any(|key| members.contains_key(*key)),
         _ => false,
