@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod any_node;
+mod auth;
 mod balancer;
 mod bridge_modern;
 mod bytes;

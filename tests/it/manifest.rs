@@ -30,6 +30,11 @@ pub fn gateway(name: &str, spec: &Value) -> String {
     document("Gateway", name, spec)
 }
 
+/// A policy, by its whole spec.
+pub fn policy(name: &str, spec: &Value) -> String {
+    document("Policy", name, spec)
+}
+
 /// A gateway that shows one backend under the backend's own names.
 pub fn plain_gateway(name: &str, backend: &str) -> String {
     gateway(name, &json!({"toolName": "{tool}", "members": [{"backend": backend}]}))

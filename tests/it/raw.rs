@@ -86,6 +86,13 @@ pub struct Session {
 }
 
 impl Session {
+    /// One that somebody else has opened.
+    pub fn of(url: &str, id: &str, version: &str) -> Self {
+        let headers = [("mcp-session-id", id), ("mcp-protocol-version", version)];
+        let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        Self { url: url.to_owned(), headers: HeaderMap::from_iter(headers), next_id: 2 }
+    }
+
     /// Sends `initialize` and `notifications/initialized`.
     pub async fn open(url: &str, version: &str, capabilities: Value) -> Self {
         let mut session = Self { url: url.to_owned(), headers: HeaderMap::new(), next_id: 1 };
