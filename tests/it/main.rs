@@ -6,6 +6,7 @@ mod auth;
 mod balancer;
 mod bridge_modern;
 mod bytes;
+mod carriers;
 mod client_conformance;
 mod clients;
 mod cluster;

@@ -5,6 +5,8 @@
 //! locked by that. What may lock a server the wrong way (asking a legacy one in
 //! the modern era) is only ever tried on a pipe that is thrown away.
 
+mod probing;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -16,10 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use mt_proto::{
-    pb::discovery::ServerFacts,
-    resource::{Backend, ResourceName},
-};
+use mt_proto::resource::{Backend, ResourceName};
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -31,25 +30,23 @@ use super::{
     connection, handshake,
     hints::Hints,
     http::pinned_legacy,
-    level,
+    inherit, level,
     message::{self, Outgoing},
     meters::Meters,
     pipe::{Clients, Ended, Failure, Pipe, SharedBackoff, Terms},
-    probe::{self, Finding, Said},
     repeat,
     shared::Shared,
     sharing::{self, Owner, PipeKey},
     single::{Opened, Single, Step, wait},
-    state::Eras,
     subscriptions::Followers,
 };
 use crate::{
-    gateway::call::{Answer, Call, CallError, Caller, Client, Identity, Scope},
+    gateway::call::{Answer, Call, CallError, Caller, Client, Scope},
     mcp::{
         meta::{self, LogLevel},
         method::Method,
         splice,
-        version::{Era, LATEST_LEGACY, LATEST_MODERN, ProtocolVersion},
+        version::{Era, LATEST_LEGACY, ProtocolVersion},
     },
 };
 
@@ -62,8 +59,6 @@ const SESSION_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The least time before a pipe is opened again for those who follow.
 const REOPEN_WAIT_MIN: Duration = Duration::from_millis(500);
-/// How long a server may take to say that it is modern. Some never answer.
-const DISCOVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The pipes to one backend.
 pub struct Pipes {
@@ -205,58 +200,6 @@ impl Pipes {
         });
     }
 
-    /// Asks in the eras that are wanted: the legacy one on the pipe that then
-    /// goes on working, the modern one on a pipe that is thrown away.
-    pub async fn probe(self: &Arc<Self>, wanted: Eras) -> Result<ServerFacts, CallError> {
-        let unasked = || Finding::Not(CallError::Disabled { backend: self.backend.clone() });
-        let began = Instant::now();
-        let legacy = if wanted.legacy { self.probe_legacy().await } else { unasked() };
-        if let Finding::Unclear(error @ CallError::Unreachable { .. }) = legacy {
-            return Err(error);
-        }
-        // What the first start has taken is a measure for the second.
-        let patience = if wanted.legacy {
-            (began.elapsed() * 2).max(DISCOVER_TIMEOUT)
-        } else {
-            self.carrier.open_timeout()
-        };
-        let modern = if wanted.modern {
-            Box::pin(self.probe_modern(patience.min(self.carrier.open_timeout().max(DISCOVER_TIMEOUT)))).await
-        } else {
-            unasked()
-        };
-        probe::conclude(&self.backend, legacy, modern)
-    }
-
-    async fn probe_legacy(self: &Arc<Self>) -> Finding {
-        let node = node_client();
-        let key = sharing::key(self.carrier.sharing(), &node, 0);
-        let pipe = match self.pipe(&key, &node).await {
-            Ok(pipe) => pipe,
-            Err(error) => return probe::sort(error),
-        };
-        match pipe.facts.get().and_then(|facts| Said::by_initialize(facts)) {
-            Some(said) => Finding::Speaks(said),
-            None => Finding::Not(self.protocol("answered initialize with something else".to_owned())),
-        }
-    }
-
-    async fn probe_modern(self: &Arc<Self>, patience: Duration) -> Finding {
-        let clients = Clients { sole: false, asks: false, events: None };
-        let pipe = match self.start(Era::Modern, clients, IDLE_MAX, None).await {
-            Ok(open) => open.pipe,
-            Err(error) => return Finding::Unclear(error),
-        };
-        // Also when nobody waits for the outcome any more.
-        let _thrown_away = pipe.stop.clone().drop_guard();
-        let asked = timeout(patience, pipe.ask(&Method::Discover, &message::own_params(LATEST_MODERN))).await;
-        match asked {
-            Ok(Ok(answer)) => probe::discovered(&self.backend, answer),
-            // Some old servers end when they are asked what they do not know.
-            Ok(Err(_)) | Err(_) => Finding::Not(self.protocol("does not answer server/discover".to_owned())),
-        }
-    }
-
     /// The open pipe of a key. Opening goes on when the caller that needed it
     /// first goes away.
     async fn pipe(self: &Arc<Self>, key: &PipeKey, client: &Client) -> Result<Arc<Pipe>, CallError> {
@@ -351,6 +294,11 @@ impl Pipes {
     }
 
     async fn open(self: Arc<Self>, slot: Arc<Slot>, opening: Opening, tell: watch::Sender<Opened<Pipe>>) {
+        if let Some(lost) = inherit::lost(&self.shared, &slot.key, &self.backend) {
+            slot.pipe.opened(None);
+            tell.send_replace(Some(Err(Arc::new(lost))));
+            return;
+        }
         let (not_before, failures) = {
             let backoff = slot.backoff.lock();
             (backoff.not_before(), backoff.failures())
@@ -361,12 +309,13 @@ impl Pipes {
         }
         let outcome = match self.begin(opening, &slot).await {
             Ok(pipe) if slot.pipe.opened(Some(&pipe)) => {
+                inherit::note_pipe(&self.shared, &slot.key, &self.backend).await;
                 let watching = Arc::clone(&self).watch(slot.clone(), pipe.clone());
                 self.shared.tasks.spawn(watching);
                 if pipe.era == Era::Legacy {
                     self.shared.tasks.spawn(connection::heartbeat(pipe.clone()));
                 }
-                if not_before.is_some() {
+                if not_before.is_some() || !slot.followers.is_empty() {
                     self.opened_again(&slot, &pipe);
                 }
                 Ok(pipe)
@@ -414,12 +363,16 @@ impl Pipes {
         if wanted {
             tracing::debug!(backend = %self.backend, how = &*how, "pipe closed");
             self.forget_idle(&slot);
+        } else {
+            tracing::warn!(
+                backend = %self.backend, pipe = sharing::describe(&self.backend, &slot.key), how = &*how,
+                "pipe ended by itself"
+            );
+        }
+        if self.only.is_some() {
+            // It could take the place of the one that somebody uses.
             return;
         }
-        tracing::warn!(
-            backend = %self.backend, pipe = sharing::describe(&self.backend, &slot.key), how = &*how,
-            "pipe ended by itself"
-        );
         let shutdown = self.shared.shutdown.clone();
         _ = shutdown.run_until_cancelled(self.reopen(slot)).await;
     }
@@ -577,17 +530,5 @@ struct CloseAfter<'a> {
 impl Drop for CloseAfter<'_> {
     fn drop(&mut self) {
         self.pipes.end_where(|key| key == self.key);
-    }
-}
-
-/// The node as a client of its own.
-fn node_client() -> Client {
-    Client {
-        identity: Identity::node(),
-        version: LATEST_LEGACY,
-        info: message::own_info(),
-        capabilities: Bytes::from_static(b"{}"),
-        scope: Scope::Node,
-        events: None,
     }
 }

@@ -5,6 +5,7 @@ mod carriers;
 mod cut;
 mod legacy;
 mod modern;
+mod peer;
 mod stdio;
 mod stdio_asks;
 
