@@ -92,7 +92,7 @@ enum Body {
     /// A child of the node.
     Own { child: Box<dyn ChildWrapper>, group: Option<Group> },
     /// The child of a guard.
-    Guarded(Guarded),
+    Guarded(Box<Guarded>),
 }
 
 /// A process that runs, as long as this lives.
@@ -129,7 +129,7 @@ pub async fn launch(
             stdin: ChildStdin::from_std(pipes.stdin.into())?,
             stdout: ChildStdout::from_std(pipes.stdout.into())?,
             stderr: ChildStderr::from_std(pipes.stderr.into())?,
-            process: Process { body: Body::Guarded(guarded), _counted: None },
+            process: Process { body: Body::Guarded(Box::new(guarded)), _counted: None },
         }
     } else {
         let started = start(program)?;
