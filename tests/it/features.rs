@@ -231,23 +231,18 @@ async fn a_client_that_cannot_be_asked_gets_an_error_and_no_silence() {
 }
 
 #[tokio::test]
-async fn a_backend_of_the_other_era_is_refused_in_clear_words() {
+async fn a_backend_of_either_era_serves_clients_of_both() {
     for mode in [Mode::Modern, Mode::Legacy] {
         let (_fixture, _cluster, url) = one(mode).await;
         let mut session = Session::open(&url, LEGACY, json!({})).await;
         let legacy = session.ask("tools/call", call("test_simple_text")).await;
         let modern = ask(&url, "tools/call", call("test_simple_text")).await;
-        let (good, refused) = match mode {
-            Mode::Modern => (modern, legacy),
-            _ => (legacy, modern),
-        };
-        assert_eq!(good["error"], Value::Null, "{mode:?}: {good}");
-        assert_eq!(refused["error"]["code"], -31018, "{mode:?}: {refused}");
-        let said = refused["error"]["message"].as_str().unwrap();
-        assert!(
-            said.contains("backend fixture") && said.contains("legacy") && said.contains("modern"),
-            "{said}"
-        );
+        for answer in [&legacy, &modern] {
+            let text = &answer["result"]["content"][0]["text"];
+            assert_eq!(text, "This is a simple text response for testing.", "{mode:?}: {answer}");
+        }
+        assert_eq!(legacy["result"].get("resultType"), None, "{mode:?}: {legacy}");
+        assert_eq!(modern["result"]["resultType"], "complete", "{mode:?}: {modern}");
     }
 }
 
@@ -260,12 +255,31 @@ async fn a_pinned_era_is_kept_although_the_backend_speaks_both() {
             + &plain_gateway(name, name)
     };
     cluster.apply(&(pinned("legacy", "legacy") + &pinned("modern", "modern"))).await;
-    for (gateway, other) in [("legacy", "modern"), ("modern", "legacy")] {
+    for gateway in ["legacy", "modern"] {
         let url = cluster.nodes[0].url(gateway);
-        shows_tool(&url, "echo").await;
-        let modern = ask(&url, "tools/call", call("echo")).await;
-        let legacy = Session::open(&url, LEGACY, json!({})).await.ask("tools/call", call("echo")).await;
-        let refused = if gateway == "legacy" { modern } else { legacy };
-        assert_eq!(refused["error"]["code"], -31018, "a {other} client: {refused}");
+        shows_tool(&url, "session").await;
+        // A legacy backend counts the sessions that it has opened; a modern one has none.
+        let mut session = Session::open(&url, LEGACY, json!({})).await;
+        let mut count = async || {
+            let answer = session.ask("tools/call", call("session")).await;
+            answer["result"]["structuredContent"]["count"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+        };
+        let counts = [count().await, count().await];
+        assert_eq!(counts, if gateway == "legacy" { [1, 2] } else { [1, 1] }, "{gateway}");
+        let answer = ask(&url, "tools/call", call("echo")).await;
+        assert_eq!(answer["error"], Value::Null, "{gateway}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_speak_the_era_it_is_pinned_to_is_named() {
+    let fixture = Fixture::start(Mode::Modern).await;
+    let cluster = Cluster::start(1).await;
+    let text = backend("fixture", &json!({"http": {"url": fixture.url()}, "protocol": "legacy"}));
+    cluster.apply(&(text + &plain_gateway("default", "fixture"))).await;
+    let mut session = Session::open(&cluster.nodes[0].url("default"), LEGACY, json!({})).await;
+    let refused = session.ask("skills/list", json!({})).await;
+    assert_eq!(refused["error"]["code"], -31018, "{refused}");
+    let said = refused["error"]["message"].as_str().unwrap();
+    assert!(said.contains("backend fixture") && said.contains("legacy") && said.contains("modern"), "{said}");
 }

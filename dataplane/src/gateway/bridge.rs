@@ -15,6 +15,8 @@
 mod abilities;
 mod asked;
 mod content;
+#[cfg(test)]
+mod documented;
 mod follow;
 mod kept;
 pub mod param_headers;
@@ -27,8 +29,8 @@ use std::sync::Arc;
 
 use tokio::time::timeout_at;
 
-use super::call::{Answer, Call, CallError, Caller};
 pub use self::{abilities::within, kept::KeptSessions};
+use super::call::{Answer, Call, CallError, Caller};
 use crate::{
     mcp::Era,
     node::{Node, Table},
@@ -70,9 +72,9 @@ pub async fn call(
     let mut outcome = carry(node, table, upstream, way, &call, caller).await;
     if let Err(CallError::EraMismatch { .. }) = outcome {
         // What was known was wrong, or nothing was: nothing of the call has run.
-        learn(upstream, era, way, &call).await?;
+        let learned = learn(upstream, era, way, &call).await;
         let other = Way::of(upstream, era);
-        if other != way {
+        if learned.is_ok() && other != way {
             outcome = carry(node, table, upstream, other, &call, caller).await;
         }
     }

@@ -277,9 +277,10 @@ pub enum CallError {
     /// A session of the backend that held state of this client is gone; the client must start again.
     #[error("backend {backend} has ended the session")]
     SessionLost { backend: ResourceName },
-    /// Needs the era bridge.
+    /// The backend does not speak the era in which it was called, which is the one
+    /// that its configuration demands, or the one that it spoke before.
     #[error(
-        "backend {backend} speaks only the {backend_era} protocol, this client the {client_era} one; bridging them is not available yet"
+        "backend {backend} does not speak the {client_era} protocol, in which it is called, but the {backend_era} one; check its protocol setting"
     )]
     EraMismatch { backend: ResourceName, backend_era: &'static str, client_era: &'static str },
     /// An error that is already what the client shall see.

@@ -73,7 +73,7 @@ pub mod code {
     pub const ORIGIN_REFUSED: i32 = -31016;
     /// The call needs something from the client that it cannot be asked for.
     pub const CANNOT_ASK: i32 = -31017;
-    /// The backend does not speak the client's era.
+    /// The backend does not speak the era that its configuration demands.
     pub const ERA_MISMATCH: i32 = -31018;
 }
 
