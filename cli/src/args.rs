@@ -119,6 +119,13 @@ pub enum Command {
     #[command(after_help = help::NODES)]
     Nodes,
 
+    /// Change the keys that seal session ids and other things clients carry
+    #[command(after_help = help::KEYS, subcommand_required = true)]
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+
     /// Print a completion script for a shell
     #[command(after_help = help::COMPLETION)]
     Completion {
@@ -347,6 +354,20 @@ pub struct DeleteArgs {
     /// Why, for the history
     #[arg(short, long, value_name = "TEXT", default_value = "")]
     pub message: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a new key; what was sealed before stays good
+    #[command(after_help = help::KEYS)]
+    Rotate(KeysRotateArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct KeysRotateArgs {
+    /// How long nodes have to take the new key before it seals
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub settle: Duration,
 }
 
 #[derive(Debug, Subcommand)]

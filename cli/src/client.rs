@@ -146,6 +146,14 @@ impl Client {
     }
 
     /// # Errors
+    /// When there is no new key.
+    pub async fn rotate_keys(&mut self, settle: Duration) -> Result<pb::RotateKeysResponse, Failure> {
+        let settle_ms = u32::try_from(settle.as_millis()).unwrap_or(u32::MAX).max(1);
+        let answer = self.fleet.rotate_keys(pb::RotateKeysRequest { settle_ms }).await;
+        Ok(answer.map_err(|status| self.failure("the keys stay as they are", &status))?.into_inner())
+    }
+
+    /// # Errors
     /// When the control plane does not answer.
     pub async fn backends(&mut self) -> Result<Vec<pb::FleetBackend>, Failure> {
         let answer = self.fleet.list_backends(pb::ListBackendsRequest {}).await;

@@ -14,6 +14,7 @@ mod down;
 mod get;
 mod history;
 mod import;
+mod keys;
 mod nodes;
 mod principal;
 mod status;
@@ -90,6 +91,7 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::History(args) => wait(history::run(context, &args)),
         Command::Undo(args) => wait(undo::run(context, &args)),
         Command::Nodes => wait(nodes::run(context)),
+        Command::Keys { command } => wait(keys::run(context, &command)),
         Command::Completion { shell } => completion::run(context, shell),
         Command::ExitCodes => context.output.data(&crate::args::exit_codes()).map(|()| Exit::Ok),
         Command::DemoServer => demo_server::run(),

@@ -205,6 +205,11 @@ Examples:
   mtctl nodes
   mtctl nodes -o json";
 
+pub const KEYS: &str = "\
+Examples:
+  mtctl keys rotate
+  mtctl keys rotate --settle 1m";
+
 pub const COMPLETION: &str = "\
 Examples:
   mtctl completion bash > ~/.local/share/bash-completion/completions/mtctl
