@@ -104,7 +104,10 @@ pub async fn notify(
         return;
     }
     for backend in &view.members {
-        if let Some(upstream) = table.upstream(backend) {
+        // What one era tells has no meaning in the other.
+        if let Some(upstream) = table.upstream(backend)
+            && upstream.eras().is_none_or(|eras| eras.speaks(client.version.era()))
+        {
             upstream.notify(client, message.clone()).await;
         }
     }

@@ -10,6 +10,9 @@ use crate::mcp::{
 const DOCUMENT: &str = include_str!("../../../../docs/mcp.md");
 const VERSIONS: &str = include_str!("../../mcp/version.rs");
 
+/// What the code asks of a revision, by its name.
+type Predicate = (&'static str, fn(V) -> bool);
+
 /// The cells of the rows, by what stands in the first between backticks.
 fn rows() -> HashMap<&'static str, Vec<&'static str>> {
     let cells = |line: &'static str| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>();
@@ -39,7 +42,7 @@ fn every_method_has_a_row_with_the_revisions_that_have_it() {
 
 #[test]
 fn every_difference_of_the_revisions_has_a_row() {
-    let predicates: &[(&str, fn(V) -> bool)] = &[
+    let predicates: &[Predicate] = &[
         ("is_modern", V::is_modern),
         ("has_sessions", V::has_sessions),
         ("has_server_requests", V::has_server_requests),
