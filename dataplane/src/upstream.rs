@@ -30,6 +30,7 @@ mod hints;
 mod http;
 mod inherit;
 mod legacy;
+mod lending;
 mod level;
 mod message;
 mod meters;
@@ -83,6 +84,7 @@ use self::{
     websocket::WebSocket,
 };
 pub use self::{
+    lending::Borrowed,
     shared::Shared,
     state::{Eras, UpstreamState},
 };
@@ -109,6 +111,8 @@ pub struct Upstream {
     /// Subscriptions last as long as their clients, so they take no call's place.
     subscriptions: Semaphore,
     eras: Known,
+    /// Sessions that calls borrow one by one.
+    lending: lending::Lending,
     /// One probe at a time.
     probing: Mutex<()>,
     /// It is closed: what still runs ends.
@@ -167,6 +171,7 @@ impl Upstream {
             slots_max,
             subscriptions: Semaphore::new(SUBSCRIPTIONS_MAX),
             eras: Known::default(),
+            lending: lending::Lending::default(),
             probing: Mutex::new(()),
             over: shared.shutdown.child_token(),
             tasks: shared.tasks.clone(),

@@ -4,6 +4,7 @@ mod aggregation;
 mod any_node;
 mod auth;
 mod balancer;
+mod bridge_legacy;
 mod bridge_modern;
 mod bytes;
 mod carriers;

@@ -12,11 +12,7 @@ mod visits;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{
-    StreamExt as _,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use self::terms::Terms;
@@ -27,7 +23,7 @@ use crate::{
         park::machine::LIFE_MAX,
     },
     mcp::{Method, RpcError, splice::Object, version::LATEST_LEGACY},
-    upstream::Upstream,
+    upstream::{Borrowed, Upstream},
 };
 
 /// How long a backend may take to set its log level. It is not worth more.
@@ -43,31 +39,14 @@ pub async fn call(upstream: &Arc<Upstream>, call: &Call, caller: &Caller) -> Res
         Method::Other(_) => {}
         _ => return Err(CallError::UnknownMethod { method: call.method.as_str().to_owned() }),
     }
-    let terms = Terms::of(call);
-    let now = Instant::now();
-    let crossing = Crossing {
-        upstream,
-        caller,
-        clock: Clock::new(now, call.deadline.saturating_duration_since(now)),
-        asks: FuturesUnordered::new(),
-        uri: call.params.uri().map(String::from),
-        call: Call {
-            params: translate::request_to_legacy(&call.params),
-            client: Arc::new(Client {
-                version: LATEST_LEGACY,
-                capabilities: terms.capabilities(),
-                scope: Scope::Stateless,
-                events: None,
-                ..Client::clone(&call.client)
-            }),
-            // Ours is the shorter one, except while the client is asked.
-            deadline: now + LIFE_MAX,
-            param_headers: Vec::new(),
-            ..call.clone()
-        },
-        terms,
-    };
-    crossing.run().await
+    let mut fresh = false;
+    loop {
+        match Crossing::new(upstream, call, caller).run(fresh).await {
+            // The session that was borrowed is gone, and nothing of the call was begun.
+            Err(CallError::SessionLost { .. }) if !fresh => fresh = true,
+            outcome => return outcome,
+        }
+    }
 }
 
 /// A call on its way.
@@ -82,9 +61,44 @@ struct Crossing<'a> {
     uri: Option<String>,
 }
 
-impl Crossing<'_> {
-    async fn run(mut self) -> Result<Answer, CallError> {
+impl<'a> Crossing<'a> {
+    fn new(upstream: &'a Arc<Upstream>, call: &Call, caller: &'a Caller) -> Self {
+        let terms = Terms::of(call);
+        let now = Instant::now();
+        Self {
+            upstream,
+            caller,
+            clock: Clock::new(now, call.deadline.saturating_duration_since(now)),
+            asks: FuturesUnordered::new(),
+            uri: call.params.uri().map(String::from),
+            call: Call {
+                params: translate::request_to_legacy(&call.params),
+                client: Arc::new(Client {
+                    version: LATEST_LEGACY,
+                    capabilities: terms.capabilities(),
+                    scope: Scope::Stateless,
+                    events: None,
+                    ..Client::clone(&call.client)
+                }),
+                // Ours is the shorter one, except while the client is asked.
+                deadline: now + LIFE_MAX,
+                param_headers: Vec::new(),
+                ..call.clone()
+            },
+            terms,
+        }
+    }
+
+    async fn run(mut self, fresh: bool) -> Result<Answer, CallError> {
         let upstream = self.upstream;
+        let mut loan = Loan { upstream, lent: None };
+        if self.terms.needs_own_session() {
+            loan.lent = upstream.lend(&self.call.client, fresh).await;
+        }
+        if let Some(lent) = &loan.lent {
+            self.call.client = lent.client.clone();
+            self.call.id = upstream.lent_id();
+        }
         if let Some(level) = self.terms.level {
             _ = timeout(LEVEL_MAX, upstream.raise_level(&self.call.client, level)).await;
         }
@@ -92,17 +106,13 @@ impl Crossing<'_> {
         let (inner, mut from_backend) = Caller::channel();
         let running = upstream.call(&call, &inner);
         tokio::pin!(running);
-        loop {
+        let answer = loop {
             tokio::select! {
                 biased;
                 // What was said before the answer goes before it.
                 Some(said) = from_backend.recv() => self.pass(said).await?,
-                answer = &mut running => {
-                    while let Ok(said) = from_backend.try_recv() {
-                        self.pass(said).await?;
-                    }
-                    return Ok(self.answer(answer?));
-                }
+                Some(said) = loan.said() => self.pass(said).await?,
+                answer = &mut running => break answer?,
                 Some(()) = self.asks.next() => {
                     if self.asks.is_empty() {
                         self.clock.go_on(Instant::now());
@@ -110,7 +120,14 @@ impl Crossing<'_> {
                 }
                 () = self.clock.over() => return Err(self.timed_out()),
             }
+        };
+        while let Ok(said) = from_backend.try_recv() {
+            self.pass(said).await?;
         }
+        if let Some(lent) = loan.lent.take() {
+            upstream.give_back(lent).await;
+        }
+        Ok(self.answer(answer))
     }
 
     async fn pass(&mut self, said: ToClient) -> Result<(), CallError> {
@@ -141,8 +158,12 @@ impl Crossing<'_> {
         let Ask { questions, mut replies } = ask;
         let refusals: Vec<Option<Reply>> =
             questions.iter().map(|question| self.terms.refusal(question).map(Err)).collect();
-        let asked: Vec<Question> =
-            questions.into_iter().zip(&refusals).filter(|(_, no)| no.is_none()).map(|(q, _)| terms::modern(q)).collect();
+        let asked: Vec<Question> = questions
+            .into_iter()
+            .zip(&refusals)
+            .filter(|(_, no)| no.is_none())
+            .map(|(q, _)| terms::modern(q))
+            .collect();
         if asked.is_empty() {
             _ = replies.send(refusals.into_iter().flatten().collect());
             return;
@@ -183,6 +204,31 @@ impl Crossing<'_> {
 
     fn timed_out(&self) -> CallError {
         CallError::Timeout { backend: self.upstream.config().name.clone(), limit: self.clock.limit }
+    }
+}
+
+/// A session that a call has borrowed. One that is not given back may still be
+/// busy with it, and is of no use to others.
+struct Loan<'a> {
+    upstream: &'a Arc<Upstream>,
+    lent: Option<Borrowed>,
+}
+
+impl Loan<'_> {
+    /// What the backend says in it outside of the call.
+    async fn said(&mut self) -> Option<ToClient> {
+        match &mut self.lent {
+            Some(lent) => lent.events.recv().await,
+            None => None,
+        }
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            self.upstream.discard(lent);
+        }
     }
 }
 

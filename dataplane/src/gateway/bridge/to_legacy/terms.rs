@@ -52,6 +52,11 @@ impl Terms {
         all.finish()
     }
 
+    /// Whether the backend may say something that has to find this very call.
+    pub fn needs_own_session(&self) -> bool {
+        self.sampling.is_some() || self.elicitation.is_some() || self.roots || self.level.is_some()
+    }
+
     /// The error for a question that the client may not be asked.
     pub fn refusal(&self, question: &Question) -> Option<Bytes> {
         let allowed = match question.method {
