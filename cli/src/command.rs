@@ -30,6 +30,7 @@ use tokio::runtime::Runtime;
 
 pub use get::exact;
 pub use nodes::Sync;
+pub use up::guard_if_asked;
 
 use crate::{
     args::{Cli, Command, Global, ToolsCommand},

@@ -21,7 +21,7 @@ use std::{io::Write as _, process::ExitCode};
 use output::Output;
 
 fn main() -> ExitCode {
-    if let Some(exit) = mt_dataplane::guard::run_if_asked() {
+    if let Some(exit) = command::guard_if_asked() {
         return exit;
     }
     let cli = args::parse();

@@ -11,6 +11,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -49,6 +50,11 @@ const NODE_ID: &str = "local";
 /// files is deleted.
 const SOURCE_LABEL: (&str, &str) = ("magictunnel/source", "up");
 const DEMO_LABEL: (&str, &str) = ("magictunnel/demo", "true");
+
+/// If this process is the guard of a server that `up` runs: its exit code.
+pub fn guard_if_asked() -> Option<ExitCode> {
+    mt_dataplane::guard::run_if_asked()
+}
 
 pub fn run(context: &Context, args: UpArgs) -> Result<Exit, Failure> {
     check_doors(&args)?;
