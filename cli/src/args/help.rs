@@ -17,7 +17,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Tools", &["tools", "call"]),
     ("Configuration", &["apply", "validate", "diff", "get", "describe", "delete", "principal"]),
     ("History", &["history", "undo"]),
-    ("Fleet", &["nodes"]),
+    ("Fleet", &["nodes", "keys"]),
     ("Help", &["help", "completion", "exit-codes"]),
 ];
 
