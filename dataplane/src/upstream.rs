@@ -154,7 +154,7 @@ impl Upstream {
                 pipes(Carrier::websocket(WebSocket::new(reached), transport))
             }
             Transport::Stdio(transport) => {
-                pipes(Carrier::Process(Stdio::new(config.name.clone(), transport, secrets)))
+                pipes(Carrier::process(Stdio::new(config.name.clone(), transport, secrets)))
             }
         };
         let queue = config.single_session.map(|terms| Queue::new(&config.name, terms));

@@ -19,14 +19,14 @@ const CONNECTIONS_MAX: usize = 1_024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub enum Carrier {
-    Process(Stdio),
+    Process(Box<Stdio>),
     Connection(Connector, Sharing),
 }
 
 /// How a connection is opened.
 pub enum Connector {
-    Sse(Sse),
-    WebSocket(WebSocket),
+    Sse(Box<Sse>),
+    WebSocket(Box<WebSocket>),
 }
 
 /// A pipe that was just opened.
@@ -37,12 +37,16 @@ pub struct Open {
 }
 
 impl Carrier {
+    pub fn process(stdio: Stdio) -> Self {
+        Self::Process(Box::new(stdio))
+    }
+
     pub fn sse(sse: Sse, transport: &HttpTransport) -> Self {
-        Self::Connection(Connector::Sse(sse), transport.sharing)
+        Self::Connection(Connector::Sse(Box::new(sse)), transport.sharing)
     }
 
     pub fn websocket(socket: WebSocket, transport: &HttpTransport) -> Self {
-        Self::Connection(Connector::WebSocket(socket), transport.sharing)
+        Self::Connection(Connector::WebSocket(Box::new(socket)), transport.sharing)
     }
 
     /// Opens a pipe with the tasks that serve it, and says nothing on it.
