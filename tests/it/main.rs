@@ -8,6 +8,7 @@ mod bridge_legacy;
 mod bridge_modern;
 mod bytes;
 mod carriers;
+mod cells;
 mod client_conformance;
 mod clients;
 mod cluster;

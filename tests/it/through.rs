@@ -18,17 +18,17 @@ use crate::peers;
 use crate::raw::{http, shows_tool};
 
 /// Checks that may do worse through a gateway.
-struct Exception {
+pub struct Exception {
     /// A scenario; with `*` at the end all that start so.
-    scenario: &'static str,
+    pub scenario: &'static str,
     /// One check of it; `*` is all.
-    check: &'static str,
+    pub check: &'static str,
     /// The worst that they may do.
-    worst: Status,
+    pub worst: Status,
 }
 
 impl Exception {
-    const fn all_of(scenario: &'static str) -> Self {
+    pub const fn all_of(scenario: &'static str) -> Self {
         Self { scenario, check: "*", worst: Status::Failure }
     }
 
@@ -45,7 +45,7 @@ impl Exception {
 }
 
 /// Lists are answered from the catalog as JSON: the runner notes that a stream is optional.
-const LISTS_ARE_JSON: Exception = Exception {
+pub const LISTS_ARE_JSON: Exception = Exception {
     scenario: "server-sse-multiple-streams",
     check: "server-sse-streams-functional",
     worst: Status::Info,
@@ -53,14 +53,13 @@ const LISTS_ARE_JSON: Exception = Exception {
 /// A backend on a pipe has no connection that it could close and have resumed.
 const NO_STREAM_TO_RESUME: Exception = Exception::all_of("server-sse-polling");
 /// A backend on a pipe sees no headers that it could compare with the arguments.
-const NO_HEADERS: Exception = Exception::all_of("http-custom-header-server-validation");
+pub const NO_HEADERS: Exception = Exception::all_of("http-custom-header-server-validation");
 /// Where several members serve resources, URIs carry their member: those that the
 /// runner knows by heart belong to nobody.
 const URIS_CARRY_THEIR_MEMBER: Exception = Exception::all_of("resources-*");
 /// The id of a task does not say whose it is, so tasks need a gateway of one member.
 const TASKS_NEED_A_SOLE_MEMBER: Exception = Exception::all_of("tasks-*");
 
-/// Fails with everything that does worse than `direct`, unless it is excepted.
 async fn compare(
     direct: &Checks,
     cluster: &Cluster,
@@ -68,8 +67,20 @@ async fn compare(
     revision: &str,
     exceptions: &[Exception],
 ) -> Result<(), String> {
+    compare_at(direct, &cluster.nodes[0].url(gateway), gateway, revision, exceptions).await
+}
+
+/// Fails with everything that does worse at `url` than `direct`, unless it is
+/// excepted, and with exceptions that are none.
+pub async fn compare_at(
+    direct: &Checks,
+    url: &str,
+    gateway: &str,
+    revision: &str,
+    exceptions: &[Exception],
+) -> Result<(), String> {
     let out_dir = tempfile::tempdir().unwrap();
-    let report = conformance::run(&cluster.nodes[0].url(gateway), revision, out_dir.path()).await;
+    let report = conformance::run(url, revision, out_dir.path()).await;
     let mut wrong = String::new();
     let differences = conformance::diff(direct, &report.checks);
     for difference in &differences {
@@ -91,7 +102,7 @@ async fn compare(
 }
 
 /// What the runner finds in a fixture without anything between them.
-async fn directly(revision: &str) -> Checks {
+pub async fn directly(revision: &str) -> Checks {
     let fixture = Fixture::start(Mode::Dual).await;
     let out_dir = tempfile::tempdir().unwrap();
     let report = conformance::run(fixture.url(), revision, out_dir.path()).await;

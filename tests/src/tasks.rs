@@ -17,6 +17,8 @@ use crate::tools::{Answer, Call, plain_tool, said, tool};
 
 /// The longest that `slow_compute` takes.
 const SECONDS_MAX: f64 = 600.0;
+/// The longest that a client waits for it when there is no task.
+const WAITED_MAX: Duration = Duration::from_secs(1);
 /// How long the work takes that is not about time.
 const WORK: Duration = Duration::from_millis(200);
 const POLL_INTERVAL_MS: u64 = 200;
@@ -99,7 +101,7 @@ async fn compute(call: &Call<'_>, tasks: Option<&TaskManager>) -> Answer {
     let time = Duration::from_secs_f64(seconds);
     let done = said(format!("{} done after {seconds} s", call.text("label").unwrap_or("computation")));
     let Some(tasks) = tasks else {
-        tokio::time::sleep(time).await;
+        tokio::time::sleep(time.min(WAITED_MAX)).await;
         return Ok(done.into());
     };
     as_task(tasks, move |context| async move {
