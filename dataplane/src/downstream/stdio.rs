@@ -91,13 +91,16 @@ pub async fn serve(
     doors.meters.opened(Carrier::Stdio);
     // A client that does not read is held back, not left: it has no other connection.
     let queue = Queue::new(None);
-    let duplex = Duplex::begin(&doors, gateway, admitted.identity, queue.clone());
+    let identity = admitted.identity.clone();
+    let barred = admitted.ended(doors.node.clone(), gateway.clone());
+    let duplex = Duplex::begin(&doors, gateway, identity, queue.clone());
     let writing = write(stdout, &queue);
     let mut writing = std::pin::pin!(writing);
     let ended = tokio::select! {
         ended = read(stdin, early, &duplex) => ended.map(|()| Closed::Client),
         () = &mut writing => Ok(Closed::Client),
         () = duplex.drained() => Ok(Closed::Drained),
+        () = barred => Ok(Closed::Barred),
     };
     if matches!(ended, Ok(Closed::Client)) {
         _ = timeout(GRACE_MAX, duplex.idle()).await;
