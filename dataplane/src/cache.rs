@@ -414,7 +414,8 @@ mod tests {
     fn keys_are_readable_by_their_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(&dir.path().join("new")).unwrap();
-        let keys = KeyRing { keys: vec![SealingKey { id: 1, key: vec![7; 32].into(), ..Default::default() }] };
+        let keys =
+            KeyRing { keys: vec![SealingKey { id: 1, key: vec![7; 32].into(), ..Default::default() }] };
         assert_eq!(cache.load_keys(), None);
         cache.store_keys(&keys).unwrap();
         assert_eq!(cache.load_keys(), Some(keys));

@@ -12,8 +12,8 @@ use std::{
 
 use clap::Parser;
 use http::Uri;
-use mt_proto::resource::ResourceName;
 use metrics_exporter_prometheus::PrometheusHandle;
+use mt_proto::resource::ResourceName;
 
 /// Where a control plane is, unless told otherwise.
 pub const CONTROL: &str = "http://127.0.0.1:7001";

@@ -289,7 +289,8 @@ async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> R
         (Service::Streamable, &HttpMethod::POST) => post(door, request).await,
         (Service::Streamable, &(HttpMethod::GET | HttpMethod::DELETE)) => {
             let (head, _) = request.into_parts();
-            let original = Original { method: &head.method, uri: &head.uri, head: &head.headers, body: &Bytes::new() };
+            let original =
+                Original { method: &head.method, uri: &head.uri, head: &head.headers, body: &Bytes::new() };
             match elsewhere::session(&door, &original).await {
                 Some(response) => response,
                 None if head.method == HttpMethod::GET => legacy::get(door, &head.headers),

@@ -194,7 +194,7 @@ async fn forward(
         let events = Some(events.of_member(backend, view.wraps_uris()));
         call.client = Arc::new(Client { events, ..Client::clone(&call.client) });
     }
-    bridge::call(node, table, &upstream, call, &caller.of_member(backend, view.wraps_uris())).await
+    bridge::call(node, table, upstream, call, &caller.of_member(backend, view.wraps_uris())).await
 }
 
 /// The smallest of what the backend and the policies allow.

@@ -7,8 +7,7 @@ use clap::Parser;
 use mt_dataplane::{
     Bound,
     config::{Args, LogFormat},
-    guard,
-    metrics,
+    guard, metrics,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},

@@ -193,9 +193,11 @@ mod tests {
     use super::*;
 
     fn ring(ids: &[u32]) -> KeyRing {
-        let keys = ids
-            .iter()
-            .map(|id| pb::discovery::SealingKey { id: *id, key: vec![*id as u8; KEY_BYTES].into(), ..Default::default() });
+        let keys = ids.iter().map(|id| pb::discovery::SealingKey {
+            id: *id,
+            key: vec![*id as u8; KEY_BYTES].into(),
+            ..Default::default()
+        });
         KeyRing::from_pb(&pb::discovery::KeyRing { keys: keys.collect() }).unwrap()
     }
 
@@ -236,7 +238,11 @@ mod tests {
         let of = |keys: Vec<(u32, usize)>| {
             let keys = keys
                 .into_iter()
-                .map(|(id, len)| pb::discovery::SealingKey { id, key: vec![0; len].into(), ..Default::default() })
+                .map(|(id, len)| pb::discovery::SealingKey {
+                    id,
+                    key: vec![0; len].into(),
+                    ..Default::default()
+                })
                 .collect();
             KeyRing::from_pb(&pb::discovery::KeyRing { keys }).unwrap_err()
         };

@@ -15,8 +15,8 @@
 //!  probe, state, hints, meters: what is known and told of the backend
 //! ```
 
-mod auth;
 mod audience;
+mod auth;
 mod backoff;
 mod carrier;
 mod connection;

@@ -203,7 +203,7 @@ async fn progress_and_log_lines_come_before_the_answer() {
         );
     }
 
-    let mut logged = async |session: &mut Session| {
+    let logged = async |session: &mut Session| {
         let said =
             messages(session.request("tools/call", call("test_tool_with_logging")).send().await.unwrap());
         said.await.iter().filter(|message| message["method"] == LOG).count()

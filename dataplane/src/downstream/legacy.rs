@@ -19,8 +19,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use super::{
     Door,
     body::Body,
-    elsewhere,
-    ndjson,
+    elsewhere, ndjson,
     outlet::{Outlet, Queue, STALL_MAX},
     reply::{self, refuse},
     session::{Session, SessionError},
@@ -33,8 +32,8 @@ use crate::{
         subscription::{changed_lists, digests},
     },
     mcp::{
-        Era, Key, Limits, Message, Method, Notification, Outcome, Params, RawId, Request, Response as RpcResponse,
-        RpcError, envelope, headers,
+        Era, Key, Limits, Message, Method, Notification, Outcome, Params, RawId, Request,
+        Response as RpcResponse, RpcError, envelope, headers,
         meta::Initialize,
         splice::{self, Object},
     },

@@ -60,10 +60,13 @@ enum Stage {
     /// Others drive it.
     Parked(Attachment),
     /// It belongs to another node, which is being asked.
-    HandedOver(BoxFuture<'static, Result<BoxStream<'static, Step>, Box<(Door, Call)>>>),
+    HandedOver(BoxFuture<'static, Taken>),
     Elsewhere(BoxStream<'static, Step>),
     Over,
 }
+
+/// What another node says, or the call back, which is then of this one.
+type Taken = Result<BoxStream<'static, Step>, Box<(Door, Call)>>;
 
 impl Running {
     /// Starts a call; it runs while its steps are waited for.

@@ -181,7 +181,8 @@ where
     let mut response = match super::posted(&head.headers, incoming).await {
         Ok(body) => {
             let owner = Handle::open(&door, head.uri.query()).map(|handle| handle.owner).unwrap_or_default();
-            let original = Original { method: &head.method, uri: &head.uri, head: &head.headers, body: &body };
+            let original =
+                Original { method: &head.method, uri: &head.uri, head: &head.headers, body: &body };
             match elsewhere::owner(&door, &owner, &original).await {
                 Some(response) => return response,
                 None => take(&door, head.uri.query(), body),

@@ -55,11 +55,11 @@ impl Borrowed {
     }
 
     fn suits(&self, client: &Client) -> bool {
-        let own = &self.client;
-        own.identity == client.identity
-            && own.version == client.version
-            && own.capabilities == client.capabilities
-            && own.info == client.info
+        let words = |client: &Client| {
+            let Client { identity, version, capabilities, info, .. } = client.clone();
+            (identity, version, capabilities, info)
+        };
+        words(&self.client) == words(client)
     }
 }
 

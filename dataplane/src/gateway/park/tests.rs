@@ -73,7 +73,9 @@ fn asking(rounds: usize) -> (Work, Arc<AtomicBool>) {
             let question = Question { key: "0".into(), method: Method::Elicit, params };
             match caller.ask(vec![question]).await {
                 Ok(replies) => heard.extend(replies.into_iter().map(Result::unwrap)),
-                Err(_) => return Ok(Answer::Error(Bytes::from_static(b"{\"code\":1,\"message\":\"refused\"}"))),
+                Err(_) => {
+                    return Ok(Answer::Error(Bytes::from_static(b"{\"code\":1,\"message\":\"refused\"}")));
+                }
             }
             caller.notify(Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#)).await;
             sleep(Duration::from_secs(1)).await;
@@ -90,7 +92,9 @@ async fn park(node: &Arc<Node>, subject: &Subject, rounds: usize) -> (Attachment
         Some(ToClient::Ask(ask)) = work.from_call.recv() => ask,
         _ = &mut work.call => panic!("it asks"),
     };
-    let Ok(attachment) = node.parks.adopt(node, subject.clone(), work, first) else { panic!("there is room") };
+    let Ok(attachment) = node.parks.adopt(node, subject.clone(), work, first) else {
+        panic!("there is room")
+    };
     (attachment, gone)
 }
 
@@ -103,12 +107,20 @@ async fn outcome(attachment: &mut Attachment) -> Outcome {
 }
 
 /// What the client is asked, and the request that it sends then.
-async fn asked(attachment: &mut Attachment, arguments: &Value, responses: impl Fn(&str) -> Value) -> (Value, Value) {
+async fn asked(
+    attachment: &mut Attachment,
+    arguments: &Value,
+    responses: impl Fn(&str) -> Value,
+) -> (Value, Value) {
     let Ok(Answer::Result(result)) = outcome(attachment).await else { panic!("it asks") };
     let result: Value = serde_json::from_slice(&result).unwrap();
     assert_eq!(result["resultType"], "input_required", "{result}");
-    let answers: serde_json::Map<_, _> =
-        result["inputRequests"].as_object().unwrap().keys().map(|key| (key.clone(), responses(key))).collect();
+    let answers: serde_json::Map<_, _> = result["inputRequests"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(|key| (key.clone(), responses(key)))
+        .collect();
     let mut retry = arguments.clone();
     retry["requestState"] = result["requestState"].clone();
     retry["inputResponses"] = answers.into();

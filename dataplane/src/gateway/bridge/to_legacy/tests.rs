@@ -86,9 +86,8 @@ fn log_lines_pass_from_the_level_that_the_request_names() {
     let message = |method: &str, level: &str| {
         Bytes::from(json!({"jsonrpc": "2.0", "method": method, "params": {"level": level}}).to_string())
     };
-    let with = |level: &str| {
-        Terms::of(&call(&json!({}), &json!({"io.modelcontextprotocol/logLevel": level})))
-    };
+    let with =
+        |level: &str| Terms::of(&call(&json!({}), &json!({"io.modelcontextprotocol/logLevel": level})));
     let log = "notifications/message";
     assert!(!terms(&json!({})).lets_pass(&message(log, "emergency")));
     assert_eq!(with("warning").level, Some(LogLevel::Warning));
@@ -96,7 +95,11 @@ fn log_lines_pass_from_the_level_that_the_request_names() {
     assert!(with("warning").lets_pass(&message(log, "warning")));
     assert!(with("warning").lets_pass(&message(log, "critical")));
     assert!(terms(&json!({})).lets_pass(&message("notifications/progress", "")));
-    for other in ["notifications/resources/updated", "notifications/elicitation/complete", "notifications/tasks/status"] {
+    for other in [
+        "notifications/resources/updated",
+        "notifications/elicitation/complete",
+        "notifications/tasks/status",
+    ] {
         assert!(!with("debug").lets_pass(&message(other, "")), "{other}");
     }
 }
