@@ -28,6 +28,10 @@ impl Folder {
         Self(path)
     }
 
+    pub fn exists(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Adds a line to the file `slow-KEY`.
     pub fn note(&self, key: &str, line: &str) {
         let Some(path) = self.0.as_ref().filter(|_| is_key(key)) else { return };

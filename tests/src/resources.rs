@@ -32,15 +32,21 @@ pub fn list() -> Vec<Resource> {
     ]
 }
 
-pub fn templates() -> Vec<ResourceTemplate> {
-    vec![
+/// Files that tests write are there only where they have a folder.
+pub fn templates(shared: &Shared) -> Vec<ResourceTemplate> {
+    let mut templates = vec![
         ResourceTemplate::new(format!("{TEMPLATE_PREFIX}{{id}}{TEMPLATE_SUFFIX}"), "Data by id")
             .with_description("A small JSON document about the id.")
             .with_mime_type("application/json"),
-        ResourceTemplate::new(format!("{}{{key}}", folder::URI_PREFIX), "Watched file")
-            .with_description("A file that tests write, and that says when it has changed.")
-            .with_mime_type("text/plain"),
-    ]
+    ];
+    if shared.folder.exists() {
+        templates.push(
+            ResourceTemplate::new(format!("{}{{key}}", folder::URI_PREFIX), "Watched file")
+                .with_description("A file that tests write, and that says when it has changed.")
+                .with_mime_type("text/plain"),
+        );
+    }
+    templates
 }
 
 pub fn read(shared: &Shared, uri: &str) -> Result<ReadResourceResult, ErrorData> {

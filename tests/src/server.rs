@@ -184,7 +184,7 @@ impl ServerHandler for Fixture {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        list!(ListResourceTemplatesResult, self.shared.page(resources::templates(), request))
+        list!(ListResourceTemplatesResult, self.shared.page(resources::templates(&self.shared), request))
     }
 
     async fn read_resource(
