@@ -94,6 +94,12 @@ struct Known {
     lists: [Vec<Bytes>; 4],
 }
 
+impl Known {
+    fn is_empty(&self) -> bool {
+        self.lists.iter().all(Vec::is_empty)
+    }
+}
+
 struct Worker {
     upstream: Arc<Upstream>,
     catalogs: Catalogs,
@@ -167,7 +173,9 @@ impl Worker {
     async fn list(&self, known: Option<Known>, hints: u8) -> Result<Known, Failed> {
         let limit = LISTING_TIMEOUT + start_time(self.upstream.config());
         let (mut known, hints) = match known {
-            Some(known) if hints != ANEW => (known, hints),
+            // Of one that had nothing to offer, its capabilities may be news too: a
+            // gateway, say, before it knew its members.
+            Some(known) if hints != ANEW && !known.is_empty() => (known, hints),
             _ => {
                 let limit = PROBE_TIMEOUT + limit;
                 let facts =
