@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Error, client::IntoClientRequest as _};
 
 use crate::cluster::{Cluster, PATIENCE, Process, eventually, printed};
-use crate::manifest::{gateway, policy};
-use crate::raw::{Events, Session, answer, http, modern};
+use crate::fixture::{Fixture, Mode};
+use crate::manifest::{gateway, over_http, plain_gateway, policy};
+use crate::raw::{Events, Session, answer, http, modern, shows_tool};
 
 const LEGACY: &str = "2025-06-18";
 const ISSUER: &str = "https://id.example";
@@ -222,6 +223,43 @@ async fn the_session_of_one_is_no_session_for_another() {
     assert_eq!(status(delete.bearer_auth(&other_alice)).await, 404);
     assert_eq!(status(session.request("tools/list", json!({})).bearer_auth(&alice)).await, 200);
     assert_eq!(status(session.request("tools/list", json!({}))).await, 401);
+}
+
+#[tokio::test]
+async fn the_question_of_one_is_not_answered_by_another() {
+    const TOOL: &str = "test_input_required_result_request_state";
+    let (old, new) = tokio::join!(Fixture::start(Mode::Legacy), Fixture::start(Mode::Modern));
+    let cluster = Cluster::start(1).await;
+    let backends = over_http("old", old.url()) + &over_http("new", new.url());
+    cluster.apply(&(backends + &plain_gateway("old", "old") + &plain_gateway("new", "new"))).await;
+    let (alice, bob) = (create(&cluster, "alice").await, create(&cluster, "bob").await);
+    // Parked on the node, and kept by the backend itself.
+    for name in ["old", "new"] {
+        let url = cluster.nodes[0].url(name);
+        shows_tool(&url, TOOL).await;
+        let call = async |key: &str, mut params: Value| {
+            params["name"] = TOOL.into();
+            params["arguments"] = json!({});
+            params["_meta"]["io.modelcontextprotocol/protocolVersion"] = "2026-07-28".into();
+            params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {}});
+            let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+            let request = http().post(&url).bearer_auth(key).json(&body);
+            let request = request.header("accept", "application/json, text/event-stream");
+            let request = request.header("mcp-protocol-version", "2026-07-28");
+            let request = request.header("mcp-method", "tools/call").header("mcp-name", TOOL);
+            answer(request.send().await.unwrap()).await
+        };
+        let asked = call(&alice, json!({})).await;
+        let questions = asked["result"]["inputRequests"].as_object().unwrap_or_else(|| panic!("{asked}"));
+        let accepted = json!({"action": "accept", "content": {"ok": true}});
+        let replies: serde_json::Map<_, _> =
+            questions.keys().map(|key| (key.clone(), accepted.clone())).collect();
+        let retry = json!({"inputResponses": replies, "requestState": asked["result"]["requestState"]});
+        let stolen = call(&bob, retry.clone()).await;
+        assert_eq!(stolen["error"]["code"], -32602, "{name}: {stolen}");
+        let own = call(&alice, retry).await;
+        assert_eq!(own["result"]["resultType"], "complete", "{name}: {own}");
+    }
 }
 
 /// An address of this machine that others could reach.
