@@ -14,6 +14,7 @@ mod clients;
 mod cluster;
 mod conformance;
 mod discovery_machines;
+mod doors;
 mod features;
 mod fixture;
 mod fleet;

@@ -3,14 +3,33 @@
 Usage: target/peers/py1/bin/python tests/peers/clients/py1_client.py URL [--tool NAME --args JSON] [--calls JSON]
 """
 
+import warnings
+from contextlib import asynccontextmanager
+
 from mcp import ClientSession, types
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.client.websocket import websocket_client
 
 from lines import ANSWER_FORM, ANSWER_ROOT, ANSWER_TEXT, CLIENT_NAME, every_page, mcp_arguments, run, say, wire
 
 
+@asynccontextmanager
+async def connected(url):
+    """The streams to a server, and where its session id is found, by what the URL looks like."""
+    if url.startswith("ws:"):
+        async with websocket_client(url) as (read, write):
+            yield read, write, lambda: None
+    elif url.endswith("/sse"):
+        async with sse_client(url) as (read, write):
+            yield read, write, lambda: None
+    else:
+        async with streamable_http_client(url) as streams:
+            yield streams
+
+
 async def main(arguments):
-    async with streamable_http_client(arguments.url) as (read, write, session_id):
+    async with connected(arguments.url) as (read, write, session_id):
         session = ClientSession(
             read,
             write,
@@ -51,4 +70,5 @@ async def list_roots(context):
     return types.ListRootsResult(roots=[types.Root(uri=ANSWER_ROOT)])
 
 
+warnings.filterwarnings("ignore", category=DeprecationWarning)
 run(main(mcp_arguments(era=False)))

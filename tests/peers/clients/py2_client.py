@@ -4,8 +4,11 @@ Usage: target/peers/py2/bin/python tests/peers/clients/py2_client.py URL
        [--era auto|legacy|modern] [--tool NAME --args JSON] [--calls JSON]
 """
 
+import shlex
+
 import mcp_types as types
 from mcp.client.client import Client
+from mcp.client.stdio import StdioServerParameters
 
 from lines import ANSWER_FORM, ANSWER_ROOT, ANSWER_TEXT, CLIENT_NAME, every_page, mcp_arguments, run, say, wire
 
@@ -14,7 +17,7 @@ MODES = {"auto": "auto", "legacy": "legacy", "modern": "2026-07-28"}
 
 async def main(arguments):
     client = Client(
-        arguments.url,
+        reached_by(arguments.url),
         mode=MODES[arguments.era],
         client_info=types.Implementation(name=CLIENT_NAME, version="2"),
         sampling_callback=sample,
@@ -29,6 +32,14 @@ async def main(arguments):
         for tool, values in arguments.calls:
             result = await client.call_tool(tool, values)
             say("result", tool=tool, result=wire(result))
+
+
+def reached_by(target):
+    """A URL, or a command line after `stdio:`."""
+    if not target.startswith("stdio:"):
+        return target
+    command, *words = shlex.split(target.removeprefix("stdio:"))
+    return StdioServerParameters(command=command, args=words)
 
 
 async def sample(context, params):

@@ -6,9 +6,18 @@ import { ANSWERS, CAPABILITIES, CLIENT_NAME, everyTool, load, readArguments, run
 
 const { Client } = load('@modelcontextprotocol/sdk/client/index.js');
 const { StreamableHTTPClientTransport } = load('@modelcontextprotocol/sdk/client/streamableHttp.js');
+const { SSEClientTransport } = load('@modelcontextprotocol/sdk/client/sse.js');
+const { WebSocketClientTransport } = load('@modelcontextprotocol/sdk/client/websocket.js');
 const { CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema } = load(
   '@modelcontextprotocol/sdk/types.js',
 );
+
+// By what the URL looks like.
+function transportTo(url) {
+  if (url.protocol === 'ws:') return new WebSocketClientTransport(url);
+  if (url.pathname.endsWith('/sse')) return new SSEClientTransport(url);
+  return new StreamableHTTPClientTransport(url);
+}
 
 await run(async () => {
   const { url, calls } = readArguments();
@@ -17,7 +26,7 @@ await run(async () => {
   client.setRequestHandler(ElicitRequestSchema, async () => ANSWERS['elicitation/create']);
   client.setRequestHandler(ListRootsRequestSchema, async () => ANSWERS['roots/list']);
 
-  const transport = new StreamableHTTPClientTransport(url);
+  const transport = transportTo(url);
   await client.connect(transport);
   say('connected', {
     protocol_version: transport.protocolVersion,
@@ -28,6 +37,6 @@ await run(async () => {
   for (const [tool, values] of calls) {
     say('result', { tool, result: await client.callTool({ name: tool, arguments: values }) });
   }
-  if (transport.sessionId !== undefined) await transport.terminateSession();
+  if (transport.sessionId !== undefined) await transport.terminateSession?.();
   await client.close();
 });
