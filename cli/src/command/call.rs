@@ -349,7 +349,7 @@ pub fn failure(url: &str, error: Error) -> Failure {
                     failure.note("the tool asks its user something; at a terminal, mtctl can pass that on")
                 }
                 _ if *code == code::ERA_MISMATCH => {
-                    failure.try_this("--era auto, which takes what the backend speaks")
+                    failure.note("the backend's `protocol` names an era that it does not speak")
                 }
                 _ => failure,
             }
