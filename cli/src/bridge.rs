@@ -8,6 +8,7 @@
 mod legacy;
 mod lines;
 mod message;
+mod wishes;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -257,6 +258,7 @@ impl Bridge {
     }
 
     async fn legacy_request(self: &Arc<Self>, parsed: &Parsed) {
+        self.legacy.note(&parsed.method, &parsed.params);
         let mut epoch = self.legacy.epoch();
         let mut again = true;
         loop {

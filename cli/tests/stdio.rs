@@ -233,6 +233,32 @@ async fn a_lost_session_is_opened_again_behind_the_client() {
 }
 
 #[tokio::test]
+async fn what_the_client_wants_of_its_session_is_told_to_the_next_one() {
+    let sessions = AtomicUsize::new(0);
+    let (endpoint, url) = Endpoint::start(move |method, headers, body| match body["method"].as_str() {
+        Some("initialize") => opened(body, &format!("s{}", sessions.fetch_add(1, Ordering::SeqCst))),
+        Some("tools/list") if header(headers, "mcp-session-id") == Some("s0") => status(404),
+        _ => plain(method, headers, body),
+    })
+    .await;
+    let mut client = Client::start(&url);
+    client.open().await;
+    client.ask(json!(1), "logging/setLevel", json!({"level": "debug"})).await;
+    client.ask(json!(2), "resources/subscribe", json!({"uri": "a:b"})).await;
+    assert_eq!(client.ask(json!(3), "tools/list", json!({})).await["id"], 3);
+    for (method, params) in
+        [("logging/setLevel", json!({"level": "debug"})), ("resources/subscribe", json!({"uri": "a:b"}))]
+    {
+        let posted = endpoint.posted(method);
+        let said: Vec<_> = posted
+            .iter()
+            .map(|(headers, body)| (header(headers, "mcp-session-id").unwrap(), &body["params"]))
+            .collect();
+        assert_eq!(said, [("s0", &params), ("s1", &params)], "{method}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_server_asks_reaches_the_client_and_comes_back() {
     let answered = Arc::new(Notify::new());
     let (endpoint, url) = Endpoint::start(move |method, headers, body| match body["method"].as_str() {

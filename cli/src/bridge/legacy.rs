@@ -9,7 +9,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use tokio::task::AbortHandle;
 
-use super::{BACKOFF_MAX, BACKOFF_MIN, Bridge, message};
+use super::{BACKOFF_MAX, BACKOFF_MIN, Bridge, message, wishes::Wishes};
 use crate::mcp_client::{
     headers::{PROTOCOL_VERSION, SESSION_ID},
     http::{Endpoint, Error, Reply},
@@ -33,6 +33,7 @@ struct State {
     headers: HeaderMap,
     /// The client's own `initialize`, to open the session again.
     initialize: Bytes,
+    wishes: Wishes,
     /// Counts the sessions.
     epoch: u64,
     stream: Option<AbortHandle>,
@@ -57,6 +58,12 @@ impl Legacy {
         let mut state = self.state();
         state.headers.clear();
         state.initialize = initialize;
+        state.wishes = Wishes::default();
+    }
+
+    /// Notes a request whose effect lasts as long as the session.
+    pub fn note(&self, method: &str, params: &str) {
+        self.state().wishes.note(method, params);
     }
 
     /// Notes the session that an answer to `initialize` has opened.
@@ -152,6 +159,15 @@ pub async fn reopen(bridge: &Arc<Bridge>, epoch: u64) -> Result<(), Error> {
     bridge.legacy.opened(&headers, &answer.unwrap_or_default());
     let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
     bridge.post(&initialized, &bridge.legacy.headers()).await?;
+    let wishes = bridge.legacy.state().wishes.requests();
+    for (id, request) in wishes {
+        match bridge.post(&request, &bridge.legacy.headers()).await {
+            Ok((_, reply)) => _ = bridge.answer_of(reply, &id).await,
+            Err(error) => {
+                tracing::warn!(error = %message::chain(&error), "the new session lacks what the old one had");
+            }
+        }
+    }
     open_stream(bridge);
     Ok(())
 }
