@@ -60,8 +60,7 @@ async fn closed() -> (Cluster, Issuer, String) {
 /// Makes a principal with `mtctl`; its key, once the node knows it.
 async fn create(cluster: &Cluster, name: &str) -> String {
     let key = printed(&cluster.mtctl(&["principal", "create", name, "--group", "ops"]).await);
-    let head = cluster.control.nodes().await.generation;
-    cluster.in_service(head).await;
+    cluster.in_service(cluster.control.head().await).await;
     key.trim().to_owned()
 }
 

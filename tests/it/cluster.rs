@@ -8,8 +8,8 @@ use std::{
 };
 
 use mt_proto::pb::control::{
-    ApplyRequest, ListNodesRequest, ListNodesResponse, config_service_client::ConfigServiceClient,
-    fleet_service_client::FleetServiceClient,
+    ApplyRequest, ListNodesRequest, ListNodesResponse, ListRequest,
+    config_service_client::ConfigServiceClient, fleet_service_client::FleetServiceClient,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -149,6 +149,11 @@ impl ControlPlane {
     pub async fn nodes(&self) -> ListNodesResponse {
         let mut fleet = FleetServiceClient::connect(format!("http://{}", self.grpc)).await.unwrap();
         fleet.list_nodes(ListNodesRequest {}).await.unwrap().into_inner()
+    }
+
+    /// The newest generation, be it on its way to the nodes or not.
+    pub async fn head(&self) -> u64 {
+        self.config().await.list(ListRequest::default()).await.unwrap().into_inner().generation
     }
 
     /// Applies YAML; the generation that holds it.
