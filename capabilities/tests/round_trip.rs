@@ -105,6 +105,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                 title,
                 instructions,
                 page_size,
+                ..Default::default()
             })
         },
     );
@@ -161,8 +162,10 @@ fn spec() -> impl Strategy<Value = Spec> {
             routing,
             hidden,
             enabled,
+            ..Default::default()
         });
-    let tool_set = vec(tool, 0..3).prop_map(|tools| Spec::ToolSet(pb::ToolSet { tools }));
+    let tool_set =
+        vec(tool, 0..3).prop_map(|tools| Spec::ToolSet(pb::ToolSet { tools, ..Default::default() }));
     let weighted =
         (text(), option::of(0u32..3)).prop_map(|(backend, weight)| pb::WeightedBackend { backend, weight });
     let route = (vec(text(), 0..3), vec(text(), 0..3), text(), vec(weighted, 0..3), any::<bool>()).prop_map(

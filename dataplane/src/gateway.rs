@@ -11,10 +11,12 @@
 //! A door brings the call in, an [`Upstream`](crate::upstream::Upstream) takes
 //! it out; this file knows neither transports nor eras.
 
+mod alias;
 mod bridge;
 pub mod call;
 pub mod catalog;
 mod cursor;
+mod offered;
 pub mod park;
 mod results;
 pub mod rewrite;
@@ -32,6 +34,7 @@ use tokio::time::Instant;
 
 pub use self::{
     bridge::{KeptSessions, within as client_capabilities},
+    offered::catalog as offered,
     results::initialize,
 };
 use self::{
@@ -65,6 +68,7 @@ pub async fn answer(
         Method::ResourceTemplatesList => list(node, view, ListKind::Templates, &call),
         Method::ToolsCall => {
             let target = named(view.tools.get(required_text(&call.params, Key::Name)?.as_ref()), &call)?;
+            let call = alias::mapped(target.alias.as_ref(), call)?;
             let answer = send_renamed(node, table, view, target, Key::Name, call, caller).await?;
             Ok(wrap(view, Place::ToolResult, target, answer))
         }

@@ -12,10 +12,10 @@ use std::{
 use mt_proto::{
     discovery::{self, ItemName},
     pb::discovery::{Catalog as CatalogPart, Item, item},
-    resource::{Compiled, Key, ResourceName, ResourceSet},
+    resource::{Compiled, Key, ResourceName, ResourceSet, Transport},
 };
 
-use crate::gateway::{catalog::Catalog, view::GatewayView};
+use crate::gateway::{self, catalog::Catalog, view::GatewayView};
 
 /// An immutable, validated set of resources and catalogs.
 #[derive(Debug, Default)]
@@ -76,6 +76,11 @@ impl Snapshot {
         }
         if !refusals.is_empty() {
             return Err(refusals);
+        }
+        for (name, backend) in &config.backends {
+            if let Transport::Agents(tool_set) = &backend.transport {
+                catalogs.insert(name.clone(), Arc::new(gateway::offered(tool_set)));
+            }
         }
         let gateways = config
             .gateways

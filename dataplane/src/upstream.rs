@@ -15,6 +15,7 @@
 //!  probe, state, hints, meters: what is known and told of the backend
 //! ```
 
+mod agents;
 mod audience;
 mod auth;
 mod backoff;
@@ -71,6 +72,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    agents::ToolSetLeg,
     carrier::Carrier,
     endpoint::Endpoint,
     hints::Hints,
@@ -124,6 +126,7 @@ pub struct Upstream {
 enum Leg {
     Http(Box<Http>),
     Pipes(Arc<Pipes>),
+    Agents(Box<ToolSetLeg>),
 }
 
 /// Subscriptions to one backend at a time.
@@ -155,6 +158,9 @@ impl Upstream {
             }
             Transport::Stdio(transport) => {
                 pipes(Carrier::process(Stdio::new(config.name.clone(), transport, secrets)))
+            }
+            Transport::Agents(tool_set) => {
+                Leg::Agents(Box::new(ToolSetLeg::new(config.name.clone(), tool_set, secrets)))
             }
         };
         let queue = config.single_session.map(|terms| Queue::new(&config.name, terms));
@@ -265,6 +271,7 @@ impl Upstream {
                 }
             },
             (Leg::Pipes(pipes), _) => pipes.call(call, caller).await,
+            (Leg::Agents(agents), _) => agents.call(call, caller).await,
         }
     }
 
@@ -273,6 +280,8 @@ impl Upstream {
         match &self.leg {
             Leg::Http(http) => http.legacy.notify(client, message).await,
             Leg::Pipes(pipes) => pipes.notify(client, message),
+            // What runs is told by dropping it.
+            Leg::Agents(_) => {}
         }
     }
 
@@ -281,6 +290,7 @@ impl Upstream {
         match &self.leg {
             Leg::Http(http) => http.legacy.end(scope),
             Leg::Pipes(pipes) => pipes.end(scope),
+            Leg::Agents(_) => {}
         }
     }
 
@@ -312,6 +322,8 @@ impl Upstream {
         let outcome = match &self.leg {
             Leg::Http(http) => http.probe(wanted, self.eras.get()).await,
             Leg::Pipes(pipes) => Box::pin(pipes.probe(wanted)).await,
+            // There is nothing to find out that the configuration does not say.
+            Leg::Agents(_) => Ok(ServerFacts::default()),
         };
         match &outcome {
             Ok(facts) => {
@@ -396,6 +408,7 @@ impl Upstream {
         match &self.leg {
             Leg::Http(http) => http.legacy.end_all(),
             Leg::Pipes(pipes) => pipes.end_all(),
+            Leg::Agents(_) => {}
         }
     }
 

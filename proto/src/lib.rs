@@ -7,3 +7,4 @@
 pub mod discovery;
 pub mod pb;
 pub mod resource;
+pub mod template;

@@ -33,4 +33,8 @@ pub use problem::{Problem, closest, key_path};
 pub use secret::SecretSource;
 pub use set::{Compiled, ResourceSet};
 pub use template::{InvalidTemplate, NameTemplate};
+pub use tool_set::{
+    Address, Agent, BoundResource, Content, Credential, Database, GraphQl, Grpc, Http, Llm, Mcp, Prompt,
+    PromptArgument, PromptContent, PromptMessage, Role, Sse, Subprocess, Text, Tool, ToolSet, WebSocket,
+};
 pub use version::version_of;

@@ -183,8 +183,7 @@ fn every_problem_is_reported_in_the_order_of_kind_and_name() {
         ]),
         [
             r#"gateway/default:spec.members[0].backend: there is no backend "tmie" (did you mean "time"?)"#,
-            r#"gateway/default:spec.members[1].toolSet: no node of this version runs tool sets (remove the member; the tool set itself can stay)"#,
-            r#"gateway/default:spec.members[2]: nothing says what the member is (add `backend: name`, or `backends: {matchLabels: {...}}`)"#,
+            r#"gateway/default:spec.members[2]: nothing says what the member is (add `backend: name` or `toolSet: name`, or `backends: {matchLabels: {...}}`)"#,
             r#"gateway/default:spec.members[4].backend: backend "time" is already a member (take more of it with `include` of the first)"#,
             r#"gateway/default:spec.members[4].include[0]: "get_[" is not a pattern: unclosed character class; missing ']' (`*` stands for any characters, `?` for one, `[ab]` for one of these)"#,
             r#"gateway/default:spec.members[4].rename.a: "not legal" is not the name of a tool: 1 to 128 of A-Z, a-z, 0-9 and '_.-'"#,

@@ -3,24 +3,37 @@
 //! Entries stay the bytes that the backend sent; beside each stands the one
 //! member that identifies it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use mt_proto::pb::discovery::{Catalog as CatalogPb, ServerFacts};
+use mt_proto::{
+    pb::discovery::{Catalog as CatalogPb, ServerFacts},
+    resource::Mcp,
+};
 use serde::Deserialize;
 
 use super::{bridge::param_headers::ParamHeaders, call::Call};
 use crate::mcp::{Era, Method};
 
 /// One entry of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// The `name` of a tool or prompt, the `uri` of a resource, the
     /// `uriTemplate` of a template.
     pub key: String,
     /// The whole JSON object.
     pub raw: Bytes,
+    /// Not listed, but found by its name.
+    pub hidden: bool,
+    /// It stands for a tool of another backend.
+    pub alias: Option<Alias>,
+}
+
+/// What a tool stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alias {
+    pub of: Arc<Mcp>,
 }
 
 /// What one backend offers.
@@ -54,7 +67,7 @@ impl Catalog {
             let mut list = Vec::with_capacity(entries.len());
             for raw in entries {
                 match serde_json::from_slice::<Identity>(&raw).ok().and_then(key) {
-                    Some(key) => list.push(Entry { key, raw }),
+                    Some(key) => list.push(Entry { key, raw, hidden: false, alias: None }),
                     None => unreadable += 1,
                 }
             }
@@ -74,6 +87,17 @@ impl Catalog {
             facts: whole.server.unwrap_or_default(),
             unreadable,
         }
+    }
+
+    /// Of entries that were made here.
+    pub fn made(
+        facts: ServerFacts,
+        tools: Vec<Entry>,
+        prompts: Vec<Entry>,
+        resources: Vec<Entry>,
+        templates: Vec<Entry>,
+    ) -> Self {
+        Self { facts, tools, prompts, resources, templates, ..Self::default() }
     }
 
     /// The headers that a call under the backend's own names must have, besides

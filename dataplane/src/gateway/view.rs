@@ -11,12 +11,12 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use mt_proto::resource::{Compiled, Gateway, Member, ResourceName};
+use mt_proto::resource::{Compiled, Gateway, Mcp, Member, ResourceName};
 use serde_json::{Map, Value, json};
 
 use super::{
     bridge::shown,
-    catalog::{Catalog, Entry},
+    catalog::{Alias, Catalog, Entry},
     rewrite::{self, Place},
     uri,
 };
@@ -50,11 +50,29 @@ impl ListKind {
 }
 
 /// Where a name leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     pub backend: ResourceName,
     /// What the backend calls it.
     pub own: String,
+    /// The tool set's words for it, where the tool stands for another's.
+    pub alias: Option<Arc<Mcp>>,
+}
+
+impl Target {
+    fn new(backend: ResourceName, own: impl Into<String>) -> Self {
+        Self { backend, own: own.into(), alias: None }
+    }
+
+    /// Where an entry of a member leads.
+    fn of(member: &Member, entry: &Entry) -> Self {
+        match &entry.alias {
+            Some(Alias { of }) => {
+                Self { backend: of.backend.clone(), own: of.tool.clone(), alias: Some(of.clone()) }
+            }
+            None => Self::new(member.backend.clone(), &entry.key),
+        }
+    }
 }
 
 /// One merged list, cut into pages.
@@ -116,9 +134,10 @@ impl GatewayView {
         let wraps = resource_members.len() > 1;
 
         let mut clashes = Vec::new();
-        let (tools, tool_list) = merge_named(&members, ListKind::Tools, |c| &c.tools, wraps, &mut clashes);
+        let (tools, tool_list) =
+            merge_named(gateway, &members, ListKind::Tools, |c| &c.tools, wraps, &mut clashes);
         let (prompts, prompt_list) =
-            merge_named(&members, ListKind::Prompts, |c| &c.prompts, wraps, &mut clashes);
+            merge_named(gateway, &members, ListKind::Prompts, |c| &c.prompts, wraps, &mut clashes);
         let (tool_list, modern_tools) = shown_tools(&members, tool_list, gateway.page_size);
         let resources = merge_resources(&members, "uri", |c| &c.resources, wraps);
         let templates = merge_resources(&members, "uriTemplate", |c| &c.templates, wraps);
@@ -186,10 +205,10 @@ impl GatewayView {
     pub fn resource(&self, uri: &str) -> Option<Target> {
         match self.resource_members.as_slice() {
             [] => None,
-            [only] => Some(Target { backend: only.clone(), own: uri.to_owned() }),
+            [only] => Some(Target::new(only.clone(), uri)),
             several => {
                 let (backend, own) = uri::unwrap(uri)?;
-                several.contains(&backend).then_some(Target { backend, own })
+                several.contains(&backend).then(|| Target::new(backend, own))
             }
         }
     }
@@ -251,6 +270,7 @@ fn shown_tools(
 
 /// Tools and prompts: chosen by the member's globs, named by its template.
 fn merge_named(
+    gateway: &Gateway,
     members: &[(&Member, Arc<Catalog>)],
     kind: ListKind,
     entries: fn(&Catalog) -> &Vec<Entry>,
@@ -277,6 +297,12 @@ fn merge_named(
                 });
                 continue;
             }
+            let target = Target::of(member, entry);
+            let is_hidden = entry.hidden || gateway.hide.is_match(&name);
+            if is_hidden && !gateway.show.is_match(&name) {
+                index.insert(name, target);
+                continue;
+            }
             let mut raw = entry.raw.clone();
             if name != entry.key {
                 raw = with_text(&raw, "name", &name);
@@ -285,7 +311,7 @@ fn merge_named(
                 raw = rewrite::wrap_uris(Place::Tool, &member.backend, raw);
             }
             list.push((at, raw));
-            index.insert(name, Target { backend: member.backend.clone(), own: entry.key.clone() });
+            index.insert(name, target);
         }
     }
     (index, list)
@@ -436,7 +462,7 @@ mod tests {
         let gateway = pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
         let view = view(gateway, catalog(&["t"], &[], "{}"), catalog(&["t"], &[], "{}"));
         assert_eq!(page(&view, ListKind::Tools, 0), r#"[{"x":1E2,"name":"a_t"},{"x":1E2,"name":"b_t"}]"#);
-        let target = Target { backend: "b".parse().unwrap(), own: "t".into() };
+        let target = Target::new("b".parse().unwrap(), "t");
         assert_eq!(view.tools.get("b_t"), Some(&target));
     }
 

@@ -440,7 +440,9 @@ fn own_info() -> Bytes {
 /// How long its process may take to come up.
 fn start_time(backend: &Backend) -> Duration {
     match &backend.transport {
-        Transport::Http(_) | Transport::Sse(_) | Transport::WebSocket(_) => Duration::ZERO,
+        Transport::Http(_) | Transport::Sse(_) | Transport::WebSocket(_) | Transport::Agents(_) => {
+            Duration::ZERO
+        }
         Transport::Stdio(stdio) => stdio.start_timeout,
     }
 }

@@ -60,6 +60,8 @@ impl Upstream {
         match &self.leg {
             Leg::Http(http) => http.legacy.raise_level(client, level).await,
             Leg::Pipes(pipes) => pipes.raise_level(client, level).await,
+            // A call says its level itself.
+            Leg::Agents(_) => {}
         }
     }
 }

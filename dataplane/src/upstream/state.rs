@@ -48,6 +48,7 @@ impl Eras {
         match config.transport {
             // There is no modern revision over HTTP+SSE.
             Transport::Sse(_) => Some(Self { legacy: true, modern: false }),
+            Transport::Agents(_) => Some(Self { legacy: false, modern: true }),
             _ => Self::pinned(&config.protocol),
         }
     }

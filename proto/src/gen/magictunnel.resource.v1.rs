@@ -313,6 +313,13 @@ pub struct Gateway {
     /// Entries on a page of a list, 1 to 10000. Default: 1000.
     #[prost(uint32, tag = "7")]
     pub page_size: u32,
+    /// Tools and prompts that are not listed, by the names clients see: globs such
+    /// as `admin_*`, at most 256. They can still be called by name.
+    #[prost(string, repeated, tag = "8")]
+    pub hide: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which of all hidden ones, whoever hides them, are listed after all.
+    #[prost(string, repeated, tag = "9")]
+    pub show: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One part of a gateway.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -335,7 +342,7 @@ pub struct Member {
     #[prost(string, tag = "7")]
     pub tool_name: ::prost::alloc::string::String,
     /// Where it comes from.
-    #[prost(oneof = "member::Source", tags = "1, 2, 3")]
+    #[prost(oneof = "member::Source", tags = "1, 2, 3, 8")]
     pub source: ::core::option::Option<member::Source>,
 }
 /// Nested message and enum types in `Member`.
@@ -350,9 +357,13 @@ pub mod member {
         /// other member names and no earlier one selects.
         #[prost(message, tag = "2")]
         Backends(super::LabelSelector),
-        /// The name of a ToolSet.
+        /// The name of a ToolSet. Its tools keep their names where neither the
+        /// member nor the gateway has a template.
         #[prost(string, tag = "3")]
         ToolSet(::prost::alloc::string::String),
+        /// Every ToolSet with these labels, as `backends` has it.
+        #[prost(message, tag = "8")]
+        ToolSets(super::LabelSelector),
     }
 }
 /// A rule on calls, attached to what its selectors choose.
@@ -549,15 +560,36 @@ pub mod secret {
         File(::prost::alloc::string::String),
     }
 }
-/// A capability file: tools that are bound to agents instead of an MCP server.
-///
-/// This version checks and keeps tool sets; no agent runs them yet, so a
-/// gateway that has one as a member is refused.
+/// A capability file: tools, resources and prompts that agents of the node
+/// serve, instead of an MCP server. In a gateway it is a member like a backend,
+/// so no backend has the same name.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToolSet {
     /// The tools.
     #[prost(message, repeated, tag = "1")]
     pub tools: ::prost::alloc::vec::Vec<BoundTool>,
+    /// None of its tools and prompts are listed; they can still be called by name.
+    #[prost(bool, tag = "2")]
+    pub hidden: bool,
+    /// Switched off: nothing of it is shown or can be called.
+    #[prost(bool, tag = "3")]
+    pub disabled: bool,
+    /// The variables of the node's environment that its templates may read, as
+    /// `{{env.NAME}}`. At most 64.
+    #[prost(string, repeated, tag = "4")]
+    pub env: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Texts and files.
+    #[prost(message, repeated, tag = "5")]
+    pub resources: ::prost::alloc::vec::Vec<BoundResource>,
+    /// Prompt templates.
+    #[prost(message, repeated, tag = "6")]
+    pub prompts: ::prost::alloc::vec::Vec<BoundPrompt>,
+    /// Shown to people.
+    #[prost(string, tag = "7")]
+    pub description: ::prost::alloc::string::String,
+    /// How many calls may be under way on one node, 1 to 65536. Default: 256.
+    #[prost(uint32, tag = "8")]
+    pub concurrent_calls_max: u32,
 }
 /// One tool of a tool set.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -568,18 +600,41 @@ pub struct BoundTool {
     /// For people and models.
     #[prost(string, tag = "2")]
     pub description: ::prost::alloc::string::String,
-    /// The JSON Schema of the arguments: an object schema.
+    /// The JSON Schema of the arguments: an object schema. Arguments that do not
+    /// meet it never reach the agent. Default: any object.
     #[prost(message, optional, tag = "3")]
     pub input_schema: ::core::option::Option<::prost_types::Struct>,
-    /// What runs it.
+    /// What runs it. Without it, the tool is not offered: its other fields say
+    /// something of a tool with this name that another member has.
     #[prost(message, optional, tag = "4")]
     pub routing: ::core::option::Option<Binding>,
-    /// Shown to nobody, but found by search.
+    /// Not listed; it can still be called by name.
     #[prost(bool, tag = "5")]
     pub hidden: bool,
     /// Switched on. Default: true.
     #[prost(bool, optional, tag = "6")]
     pub enabled: ::core::option::Option<bool>,
+    /// Its name for people.
+    #[prost(string, tag = "7")]
+    pub title: ::prost::alloc::string::String,
+    /// The JSON Schema of the structured result; a result that does not meet it is
+    /// an error.
+    #[prost(message, optional, tag = "8")]
+    pub output_schema: ::core::option::Option<::prost_types::Struct>,
+    /// Hints such as `readOnlyHint`, passed on to clients as they are.
+    #[prost(message, optional, tag = "9")]
+    pub annotations: ::core::option::Option<::prost_types::Struct>,
+    /// How long one call may take, 1 ms to 300 s. Default: 30 s.
+    #[prost(message, optional, tag = "10")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Who answers what it asks of a model: one of the six strategies. Kept; no
+    /// node follows it yet.
+    #[prost(string, tag = "11")]
+    pub sampling_strategy: ::prost::alloc::string::String,
+    /// Who answers what it asks of the user: one of the six strategies. Kept; no
+    /// node follows it yet.
+    #[prost(string, tag = "12")]
+    pub elicitation_strategy: ::prost::alloc::string::String,
 }
 /// Which agent runs a tool, and with what.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -591,6 +646,109 @@ pub struct Binding {
     /// The settings of that agent; texts in it are templates.
     #[prost(message, optional, tag = "2")]
     pub config: ::core::option::Option<::prost_types::Struct>,
+}
+/// One resource of a tool set, or a family of them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BoundResource {
+    /// Its URI. Either this or `uri_template`.
+    #[prost(string, tag = "1")]
+    pub uri: ::prost::alloc::string::String,
+    /// An RFC 6570 template of level 1: `docs://{page}`. Its variables are the
+    /// arguments of the templates in `file` and `text`.
+    #[prost(string, tag = "2")]
+    pub uri_template: ::prost::alloc::string::String,
+    /// 1 to 128 characters.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Its name for people.
+    #[prost(string, tag = "4")]
+    pub title: ::prost::alloc::string::String,
+    /// For people and models.
+    #[prost(string, tag = "5")]
+    pub description: ::prost::alloc::string::String,
+    /// What it is. Default: by the ending of the file, else `text/plain`.
+    #[prost(string, tag = "6")]
+    pub mime_type: ::prost::alloc::string::String,
+    /// What it holds.
+    #[prost(oneof = "bound_resource::Content", tags = "7, 8")]
+    pub content: ::core::option::Option<bound_resource::Content>,
+}
+/// Nested message and enum types in `BoundResource`.
+pub mod bound_resource {
+    /// What it holds.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Content {
+        /// A file on the node, relative to its directory of files and inside it.
+        #[prost(string, tag = "7")]
+        File(::prost::alloc::string::String),
+        /// The text itself, a template.
+        #[prost(string, tag = "8")]
+        Text(::prost::alloc::string::String),
+    }
+}
+/// A prompt template.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BoundPrompt {
+    /// 1 to 128 characters of `A-Za-z0-9_.-`, unique in the set.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its name for people.
+    #[prost(string, tag = "2")]
+    pub title: ::prost::alloc::string::String,
+    /// For people and models.
+    #[prost(string, tag = "3")]
+    pub description: ::prost::alloc::string::String,
+    /// What it takes.
+    #[prost(message, repeated, tag = "4")]
+    pub arguments: ::prost::alloc::vec::Vec<PromptArgument>,
+    /// What it makes; at least one.
+    #[prost(message, repeated, tag = "5")]
+    pub messages: ::prost::alloc::vec::Vec<PromptMessage>,
+    /// Not listed; it can still be used by name.
+    #[prost(bool, tag = "6")]
+    pub hidden: bool,
+}
+/// Something that a prompt takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromptArgument {
+    /// Letters, digits and `_`, unique in the prompt.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its name for people.
+    #[prost(string, tag = "2")]
+    pub title: ::prost::alloc::string::String,
+    /// For people and models.
+    #[prost(string, tag = "3")]
+    pub description: ::prost::alloc::string::String,
+    /// It must be given.
+    #[prost(bool, tag = "4")]
+    pub required: bool,
+    /// Values to suggest, at most 100.
+    #[prost(string, repeated, tag = "5")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// One message that a prompt makes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromptMessage {
+    /// `user` or `assistant`. Default: `user`.
+    #[prost(string, tag = "1")]
+    pub role: ::prost::alloc::string::String,
+    /// What it says.
+    #[prost(oneof = "prompt_message::Content", tags = "2, 3")]
+    pub content: ::core::option::Option<prompt_message::Content>,
+}
+/// Nested message and enum types in `PromptMessage`.
+pub mod prompt_message {
+    /// What it says.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Content {
+        /// A template of the prompt's arguments.
+        #[prost(string, tag = "2")]
+        Text(::prost::alloc::string::String),
+        /// The URI of a resource of the same set, which is put in whole.
+        #[prost(string, tag = "3")]
+        Resource(::prost::alloc::string::String),
+    }
 }
 /// One configuration object. It is identified by its kind and its name, and
 /// takes at most 1 MiB.

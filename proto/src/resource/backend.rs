@@ -3,14 +3,14 @@
 mod remote;
 mod stdio;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use self::{
     remote::{BackendAuth, ClientCredentials, Header, HttpTransport, QueryParameter, is_protocol_header},
     stdio::StdioTransport,
 };
 use super::{
-    ResourceName,
+    ResourceName, ToolSet,
     check::{Checker, quoted},
     problem::closest,
 };
@@ -60,6 +60,8 @@ pub enum Transport {
     Sse(HttpTransport),
     /// The subprotocol `mcp` of a WebSocket.
     WebSocket(HttpTransport),
+    /// It is no MCP server: agents of the node serve it.
+    Agents(Arc<ToolSet>),
 }
 
 /// A text, or where a node finds it.

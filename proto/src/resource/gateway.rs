@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use globset::GlobSet;
 
 use super::{
-    Kind, NameTemplate, ResourceName, ResourceSet,
+    Key, Kind, NameTemplate, ResourceName, ResourceSet,
     check::{Checker, is_tool_name, matches, quoted},
     problem::key_path,
     template::is_namespace,
@@ -28,9 +28,13 @@ pub struct Gateway {
     pub instructions: Option<String>,
     /// 1 to 10000.
     pub page_size: usize,
+    /// Not listed, by the names clients see.
+    pub hide: GlobSet,
+    /// Listed though hidden.
+    pub show: GlobSet,
 }
 
-/// One backend in a gateway.
+/// One backend or tool set in a gateway.
 #[derive(Clone, Debug)]
 pub struct Member {
     pub backend: ResourceName,
@@ -47,29 +51,32 @@ pub struct Member {
 /// has, be it by name or by an earlier selector.
 ///
 /// Reads only what is there, so that it also serves sets that do not compile.
-pub(super) fn resolve(set: &ResourceSet, gateway: &pb::Gateway) -> Vec<Vec<ResourceName>> {
+pub(super) fn resolve(set: &ResourceSet, gateway: &pb::Gateway) -> Vec<Vec<Key>> {
     let named = gateway.members.iter().filter_map(|member| match &member.source {
-        Some(pb::member::Source::Backend(name)) => Some(name.as_str()),
+        Some(pb::member::Source::Backend(name)) => Some((Kind::Backend, name.as_str())),
+        Some(pb::member::Source::ToolSet(name)) => Some((Kind::ToolSet, name.as_str())),
         _ => None,
     });
-    let mut taken: BTreeSet<&str> = named.collect();
-    let mut resolved = Vec::with_capacity(gateway.members.len());
-    for member in &gateway.members {
-        resolved.push(match &member.source {
-            Some(pb::member::Source::Backend(name)) => name.parse().into_iter().collect(),
-            Some(pb::member::Source::Backends(selector)) => set
-                .of_kind(Kind::Backend)
-                .filter(|(_, backend)| {
-                    let labels = backend.metadata.as_ref().map(|m| &m.labels);
-                    labels.is_some_and(|labels| matches(&selector.match_labels, labels))
-                })
-                .filter(|(key, _)| taken.insert(key.name.as_str()))
-                .map(|(key, _)| key.name.clone())
-                .collect(),
-            Some(pb::member::Source::ToolSet(_)) | None => Vec::new(),
-        });
-    }
-    resolved
+    let mut taken: BTreeSet<(Kind, &str)> = named.collect();
+    let mut selected = |kind, selector: &pb::LabelSelector| -> Vec<Key> {
+        set.of_kind(kind)
+            .filter(|(_, resource)| {
+                let labels = resource.metadata.as_ref().map(|m| &m.labels);
+                labels.is_some_and(|labels| matches(&selector.match_labels, labels))
+            })
+            .filter(|(key, _)| taken.insert((kind, key.name.as_str())))
+            .map(|(key, _)| key.clone())
+            .collect()
+    };
+    let one = |kind, name: &str| name.parse().into_iter().map(|name| Key::new(kind, name)).collect();
+    let resolved = gateway.members.iter().map(|member| match &member.source {
+        Some(pb::member::Source::Backend(name)) => one(Kind::Backend, name),
+        Some(pb::member::Source::ToolSet(name)) => one(Kind::ToolSet, name),
+        Some(pb::member::Source::Backends(selector)) => selected(Kind::Backend, selector),
+        Some(pb::member::Source::ToolSets(selector)) => selected(Kind::ToolSet, selector),
+        None => Vec::new(),
+    });
+    resolved.collect()
 }
 
 pub(super) fn check(
@@ -81,7 +88,7 @@ pub(super) fn check(
     let resolved = resolve(checker.set(), gateway);
     let mut members = Vec::new();
     let (mut names, mut targets) = (BTreeSet::new(), BTreeMap::new());
-    for (i, (member, backends)) in gateway.members.iter().zip(resolved).enumerate() {
+    for (i, (member, sources)) in gateway.members.iter().zip(resolved).enumerate() {
         let path = format!("spec.members[{i}]");
         check_source(checker, &path, member, &mut names);
         let include = checker.globs_or_all(&format!("{path}.include"), &member.include);
@@ -94,10 +101,12 @@ pub(super) fn check(
                 own
             }
         };
-        for backend in backends {
-            let Ok(template) =
-                NameTemplate::parse(or_default(template), &gateway.namespace, backend.as_str())
-            else {
+        for Key { kind, name: backend } in sources {
+            let template = match (template, kind) {
+                ("", Kind::ToolSet) => NameTemplate::PLAIN,
+                (template, _) => or_default(template),
+            };
+            let Ok(template) = NameTemplate::parse(template, &gateway.namespace, backend.as_str()) else {
                 continue; // Reported where it is written.
             };
             let (include, exclude, rename) = (include.clone(), exclude.clone(), member.rename.clone());
@@ -110,6 +119,8 @@ pub(super) fn check(
             format!("{} is not a namespace: 1 to 63 of A-Z, a-z, 0-9 and '_.-'", quoted(&gateway.namespace));
         checker.problem("spec.namespace", message);
     }
+    let hide = checker.globs("spec.hide", &gateway.hide);
+    let show = checker.globs("spec.show", &gateway.show);
     let nodes = checker.selector("spec.nodes", gateway.nodes.as_ref());
     let page_size =
         checker.count("spec.pageSize", gateway.page_size.into(), 1..=PAGE_SIZE_MAX, PAGE_SIZE_DEFAULT);
@@ -122,6 +133,8 @@ pub(super) fn check(
         title: some(&gateway.title),
         instructions: some(&gateway.instructions),
         page_size,
+        hide,
+        show,
     }
 }
 
@@ -129,37 +142,39 @@ fn check_source<'a>(
     checker: &mut Checker<'_>,
     path: &str,
     member: &'a pb::Member,
-    names: &mut BTreeSet<&'a str>,
+    names: &mut BTreeSet<(Kind, &'a str)>,
 ) {
     match &member.source {
         Some(pb::member::Source::Backend(name)) => {
-            let path = format!("{path}.backend");
-            checker.reference(&path, Kind::Backend, name);
-            if !names.insert(name) {
-                let hint = "take more of it with `include` of the first";
-                checker.problem_with_hint(
-                    &path,
-                    format!("backend {} is already a member", quoted(name)),
-                    hint,
-                );
-            }
+            check_named(checker, &format!("{path}.backend"), Kind::Backend, name, names);
+        }
+        Some(pb::member::Source::ToolSet(name)) => {
+            check_named(checker, &format!("{path}.toolSet"), Kind::ToolSet, name, names);
         }
         Some(pb::member::Source::Backends(selector)) => {
             checker.labels(&format!("{path}.backends.matchLabels"), &selector.match_labels);
         }
-        Some(pb::member::Source::ToolSet(name)) => {
-            let path = format!("{path}.toolSet");
-            checker.reference(&path, Kind::ToolSet, name);
-            checker.problem_with_hint(
-                &path,
-                "no node of this version runs tool sets",
-                "remove the member; the tool set itself can stay",
-            );
+        Some(pb::member::Source::ToolSets(selector)) => {
+            checker.labels(&format!("{path}.toolSets.matchLabels"), &selector.match_labels);
         }
         None => {
-            let hint = "add `backend: name`, or `backends: {matchLabels: {...}}`";
+            let hint = "add `backend: name` or `toolSet: name`, or `backends: {matchLabels: {...}}`";
             checker.problem_with_hint(path, "nothing says what the member is", hint);
         }
+    }
+}
+
+fn check_named<'a>(
+    checker: &mut Checker<'_>,
+    path: &str,
+    kind: Kind,
+    name: &'a str,
+    names: &mut BTreeSet<(Kind, &'a str)>,
+) {
+    checker.reference(path, kind, name);
+    if !names.insert((kind, name)) {
+        let hint = "take more of it with `include` of the first";
+        checker.problem_with_hint(path, format!("{kind} {} is already a member", quoted(name)), hint);
     }
 }
 

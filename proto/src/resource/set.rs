@@ -94,13 +94,10 @@ impl ResourceSet {
         self.resources.is_empty()
     }
 
-    /// The names of the secrets that backends refer to.
+    /// The names of the secrets that backends and tool sets refer to.
     pub fn secrets(&self) -> BTreeSet<&str> {
-        let backends = self.of_kind(Kind::Backend).filter_map(|(_, resource)| match &resource.spec {
-            Some(Spec::Backend(backend)) => Some(backend),
-            _ => None,
-        });
-        backends.flat_map(secrets_of).collect()
+        let all = self.resources.values().flat_map(|resource| references_of(resource));
+        all.filter(|(kind, _)| *kind == Kind::Secret).map(|(_, name)| name).collect()
     }
 
     /// Checks the whole set and resolves every reference.
@@ -142,7 +139,10 @@ impl ResourceSet {
                     let backend = backend::check(&mut checker, name, &metadata.labels, wire);
                     compiled.backends.extend(backend.map(|b| (name.clone(), Arc::new(b))));
                 }
-                Spec::ToolSet(wire) => tool_set::check(&mut checker, wire),
+                Spec::ToolSet(wire) => {
+                    let backend = tool_set::check(&mut checker, name, &metadata.labels, wire);
+                    compiled.backends.insert(name.clone(), Arc::new(backend));
+                }
                 Spec::Route(wire) => route::check(&mut checker, wire),
                 Spec::Policy(wire) => {
                     let policy = policy::check(&mut checker, name, wire, &mut prefixes);
@@ -174,20 +174,18 @@ impl ResourceSet {
             let Some(Spec::Gateway(gateway)) = &resource.spec else { continue };
             if gateway.nodes.as_ref().is_none_or(|nodes| matches(&nodes.match_labels, labels)) {
                 keep.insert(key.clone());
-                let backends = gateway::resolve(self, gateway).into_iter().flatten();
-                keep.extend(backends.map(|name| Key::new(Kind::Backend, name)));
+                keep.extend(gateway::resolve(self, gateway).into_iter().flatten());
             }
         }
-        let secrets: Vec<Key> = keep
-            .iter()
-            .filter_map(|key| match &self.get(key)?.spec {
-                Some(Spec::Backend(backend)) => Some(backend),
-                _ => None,
-            })
-            .flat_map(secrets_of)
-            .filter_map(|name| Some(Key::new(Kind::Secret, name.parse().ok()?)))
-            .collect();
-        keep.extend(secrets);
+        // Tool sets refer to backends, and both to secrets.
+        for _ in 0..2 {
+            let resources = keep.iter().filter_map(|key| self.get(key));
+            let referred: Vec<Key> = resources
+                .flat_map(|resource| references_of(resource))
+                .filter_map(|(kind, name)| Some(Key::new(kind, name.parse().ok()?)))
+                .collect();
+            keep.extend(referred);
+        }
         let policies: Vec<Key> = self
             .of_kind(Kind::Policy)
             .filter(|(_, resource)| match &resource.spec {
@@ -195,7 +193,9 @@ impl ResourceSet {
                     // Who may call is asked of a gateway without backends too.
                     let authn = matches!(policy.rule, Some(pb::policy::Rule::Authn(_)));
                     self.any_matches(&keep, Kind::Gateway, policy.gateways.as_ref())
-                        && (authn || self.any_matches(&keep, Kind::Backend, policy.backends.as_ref()))
+                        && (authn
+                            || self.any_matches(&keep, Kind::Backend, policy.backends.as_ref())
+                            || self.any_matches(&keep, Kind::ToolSet, policy.backends.as_ref()))
                 }
                 _ => false,
             })
@@ -228,6 +228,17 @@ fn check_identity(resource: &pb::Resource) -> Vec<Problem> {
         checker.problem_with_hint("spec", "the resource says nothing", "its kind and its `spec` are missing");
     }
     checker.into_problems()
+}
+
+/// What a resource refers to, as far as it can be read.
+fn references_of(resource: &pb::Resource) -> Vec<(Kind, &str)> {
+    match &resource.spec {
+        Some(Spec::Backend(backend)) => {
+            secrets_of(backend).into_iter().map(|name| (Kind::Secret, name)).collect()
+        }
+        Some(Spec::ToolSet(tool_set)) => tool_set::references(tool_set),
+        _ => Vec::new(),
+    }
 }
 
 fn secrets_of(backend: &pb::Backend) -> Vec<&str> {

@@ -61,6 +61,8 @@ impl InvalidTemplate {
 impl NameTemplate {
     /// What a gateway without a template has.
     pub const DEFAULT: &'static str = "{backend}_{tool}";
+    /// What keeps names as they are.
+    pub const PLAIN: &'static str = "{tool}";
 
     /// Reads a template and fills in everything but the tool.
     ///

@@ -153,7 +153,8 @@ fn spec() -> impl Strategy<Value = Spec> {
         let routing = r#type.map(|r#type| pb::Binding { r#type, config: None });
         pb::BoundTool { name, routing, ..Default::default() }
     });
-    let tool_set = vec(tool, 0..3).prop_map(|tools| Spec::ToolSet(pb::ToolSet { tools }));
+    let tool_set =
+        vec(tool, 0..3).prop_map(|tools| Spec::ToolSet(pb::ToolSet { tools, ..Default::default() }));
     let weighted =
         (name(), option::of(0u32..3)).prop_map(|(backend, weight)| pb::WeightedBackend { backend, weight });
     let route = (vec(name(), 0..3), vec(text(), 0..3), vec(weighted, 0..3), any::<bool>()).prop_map(

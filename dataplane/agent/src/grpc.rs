@@ -1,0 +1,23 @@
+//! The gRPC agent.
+
+use std::sync::Arc;
+
+use mt_proto::resource::Grpc;
+
+use crate::{Failure, Output, Reason, Run};
+
+/// What a tool of this kind keeps between calls.
+pub struct Runner {
+    config: Arc<Grpc>,
+}
+
+impl Runner {
+    pub fn new(config: &Arc<Grpc>) -> Self {
+        Self { config: config.clone() }
+    }
+
+    pub async fn run(&self, run: &Run<'_>) -> Result<Output, Failure> {
+        _ = (&self.config, run);
+        Err(Failure::new(Reason::Misconfigured, "this version has no gRPC agent"))
+    }
+}

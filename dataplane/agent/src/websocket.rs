@@ -1,0 +1,23 @@
+//! The WebSocket agent.
+
+use std::sync::Arc;
+
+use mt_proto::resource::WebSocket;
+
+use crate::{Failure, Output, Reason, Run};
+
+/// What a tool of this kind keeps between calls.
+pub struct Runner {
+    config: Arc<WebSocket>,
+}
+
+impl Runner {
+    pub fn new(config: &Arc<WebSocket>) -> Self {
+        Self { config: config.clone() }
+    }
+
+    pub async fn run(&self, run: &Run<'_>) -> Result<Output, Failure> {
+        _ = (&self.config, run);
+        Err(Failure::new(Reason::Misconfigured, "this version has no WebSocket agent"))
+    }
+}
