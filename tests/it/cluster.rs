@@ -158,9 +158,17 @@ impl ControlPlane {
 
     /// Applies YAML; the generation that holds it.
     pub async fn apply(&self, yaml: &str) -> u64 {
-        let document = mt_capabilities::parse("test.yaml", yaml);
-        assert!(document.diagnostics.is_empty(), "{}", mt_capabilities::render(&document.diagnostics));
-        let resources = document.resources.into_iter().map(|located| located.resource).collect();
+        self.apply_files(&[("test.yaml", yaml)]).await
+    }
+
+    /// Applies files, by their names and texts, as one generation.
+    pub async fn apply_files(&self, files: &[(&str, &str)]) -> u64 {
+        let mut resources = Vec::new();
+        for (name, text) in files {
+            let document = mt_capabilities::parse(name, text);
+            assert!(document.diagnostics.is_empty(), "{}", mt_capabilities::render(&document.diagnostics));
+            resources.extend(document.resources.into_iter().map(|located| located.resource));
+        }
         let request = ApplyRequest { resources, author: "test".into(), ..ApplyRequest::default() };
         self.config().await.apply(request).await.unwrap().into_inner().generation
     }
@@ -246,6 +254,12 @@ impl Cluster {
         let generation = self.control.apply(yaml).await;
         self.in_service(generation).await;
         generation
+    }
+
+    /// As [`apply`](Self::apply), of files by their names and texts.
+    pub async fn apply_files(&self, files: &[(&str, &str)]) {
+        let generation = self.control.apply_files(files).await;
+        self.in_service(generation).await;
     }
 
     /// Waits until every node has acknowledged a generation.

@@ -1,5 +1,6 @@
 //! Whole systems over real sockets, with real peers.
 
+mod agents;
 mod aggregation;
 mod any_node;
 mod auth;

@@ -5,7 +5,7 @@
 //! Clients are written here, byte by byte, so that no library mends anything.
 
 mod checks;
-mod client;
+pub mod client;
 mod wire;
 
 use std::{fmt::Write as _, path::Path, sync::Arc, time::Duration};
@@ -35,7 +35,7 @@ const UNICODE: &str = "--unicode-names";
 
 /// A kind of client, and of backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     HttpLegacy,
     HttpModern,
     Sse,
@@ -46,7 +46,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    pub const ALL: [Self; 7] = [
         Self::HttpLegacy,
         Self::HttpModern,
         Self::Sse,
@@ -56,7 +56,7 @@ impl Kind {
         Self::StdioModern,
     ];
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::HttpLegacy => "http-legacy",
             Self::HttpModern => "http-modern",
@@ -74,6 +74,43 @@ impl Kind {
             _ => Era::Legacy,
         }
     }
+}
+
+impl Kind {
+    /// A conversation of such a client with a gateway. The key names what it
+    /// leaves in the cluster's folder.
+    pub async fn open(self, cluster: &Cluster, gateway: &str, key: &str) -> Result<Client, String> {
+        let url = cluster.nodes[0].url(gateway);
+        let connect = async |inbox: Inbox| -> Opened {
+            match self {
+                Kind::HttpLegacy | Kind::HttpModern => Streamable::open(&url, inbox),
+                Kind::Sse => Sse::open(&format!("{url}/sse"), inbox).await,
+                Kind::SocketLegacy | Kind::SocketModern => {
+                    Socket::open(&format!("{}/ws", url.replacen("http", "ws", 1)), inbox).await
+                }
+                Kind::StdioLegacy | Kind::StdioModern => {
+                    let log = cluster.folder.path().join(format!("{key}.log"));
+                    Pipe::open(&program("mt-dataplane"), &pipe(cluster, gateway, key), &log, inbox)
+                }
+            }
+        };
+        Client::open(self.era(), connect).await
+    }
+}
+
+/// How a node is told to serve a gateway on its stdin and stdout.
+fn pipe(cluster: &Cluster, gateway: &str, key: &str) -> Vec<String> {
+    let cache = cluster.folder.path().join(format!("{key}.cache")).display().to_string();
+    let control = format!("http://{}", cluster.control.grpc);
+    let arguments = [
+        ["--gateway", gateway],
+        ["--node-id", key],
+        ["--control", &control],
+        ["--cache-dir", &cache],
+        ["--admin", "127.0.0.1:0"],
+    ];
+    let arguments = arguments.as_flattened().iter().map(|argument| (*argument).to_owned());
+    std::iter::once("--stdio".to_owned()).chain(arguments).collect()
 }
 
 /// A node with a gateway for every kind of backend.
@@ -130,36 +167,7 @@ impl Bench {
 
     /// A conversation of such a client with the gateway of such a backend.
     async fn open(&self, client: Kind, backend: Kind, key: &str) -> Result<Client, String> {
-        let url = self.cluster.nodes[0].url(backend.name());
-        let connect = async |inbox: Inbox| -> Opened {
-            match client {
-                Kind::HttpLegacy | Kind::HttpModern => Streamable::open(&url, inbox),
-                Kind::Sse => Sse::open(&format!("{url}/sse"), inbox).await,
-                Kind::SocketLegacy | Kind::SocketModern => {
-                    Socket::open(&format!("{}/ws", url.replacen("http", "ws", 1)), inbox).await
-                }
-                Kind::StdioLegacy | Kind::StdioModern => {
-                    let log = self.folder().join(format!("{key}.log"));
-                    Pipe::open(&program("mt-dataplane"), &self.pipe(backend, key), &log, inbox)
-                }
-            }
-        };
-        Client::open(client.era(), connect).await
-    }
-
-    /// How a node is told to serve a gateway on its stdin and stdout.
-    fn pipe(&self, backend: Kind, key: &str) -> Vec<String> {
-        let cache = self.folder().join(format!("{key}.cache")).display().to_string();
-        let control = format!("http://{}", self.cluster.control.grpc);
-        let arguments = [
-            ["--gateway", backend.name()],
-            ["--node-id", key],
-            ["--control", &control],
-            ["--cache-dir", &cache],
-            ["--admin", "127.0.0.1:0"],
-        ];
-        let arguments = arguments.as_flattened().iter().map(|argument| (*argument).to_owned());
-        std::iter::once("--stdio".to_owned()).chain(arguments).collect()
+        client.open(&self.cluster, backend.name(), key).await
     }
 
     /// What became of each check of a cell.
