@@ -16,6 +16,7 @@ pub mod http;
 pub mod keyring;
 pub mod publisher;
 pub mod registry;
+pub mod stats;
 pub mod store;
 
 use std::{

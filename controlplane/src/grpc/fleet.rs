@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mt_proto::{
     pb::control::{
-        FleetBackend, ListBackendsRequest, ListBackendsResponse, ListNodesRequest, ListNodesResponse,
-        NodeStatus, RotateKeysRequest, RotateKeysResponse, fleet_service_server::FleetService,
+        FleetBackend, GatewayStats, GetStatsRequest, GetStatsResponse, ListBackendsRequest,
+        ListBackendsResponse, ListNodesRequest, ListNodesResponse, NodeStatus, RotateKeysRequest,
+        RotateKeysResponse, fleet_service_server::FleetService,
     },
     resource::Kind,
 };
@@ -18,6 +19,7 @@ use crate::{
     fleet::{Fleet, NodeInfo},
     keyring::{self, Keys},
     publisher::Published,
+    stats,
 };
 
 /// The longest that nodes may be given to take a new key.
@@ -73,6 +75,19 @@ impl FleetService for Service {
         }
     }
 
+    async fn get_stats(
+        &self,
+        request: Request<GetStatsRequest>,
+    ) -> Result<Response<GetStatsResponse>, Status> {
+        let wanted = request.into_inner().gateway;
+        let published = self.published.borrow().clone();
+        let nodes = self.fleet.nodes().into_iter().filter(|node| node.connected);
+        let labels: Vec<_> = nodes.map(|node| node.hello.labels).collect();
+        let counted = tokio::task::spawn_blocking(move || count(&published, &wanted, &labels)).await;
+        let gateways = counted.map_err(|_| Status::internal("the gateways could not be counted"))??;
+        Ok(Response::new(GetStatsResponse { gateways }))
+    }
+
     async fn list_backends(
         &self,
         _request: Request<ListBackendsRequest>,
@@ -100,6 +115,24 @@ impl FleetService for Service {
         });
         Ok(Response::new(ListBackendsResponse { backends: backends.collect() }))
     }
+}
+
+/// The statistics of one gateway, or of all.
+fn count(
+    published: &Published,
+    wanted: &str,
+    labels: &[BTreeMap<String, String>],
+) -> Result<Vec<GatewayStats>, Status> {
+    // What is published has compiled before.
+    let config = published.set.compile().unwrap_or_default();
+    let catalog = |name: &str| published.catalog(name).map(Arc::as_ref);
+    let chosen =
+        config.gateways.values().filter(|gateway| wanted.is_empty() || gateway.name.as_str() == wanted);
+    let gateways: Vec<_> = chosen.map(|gateway| stats::of(gateway, &config, catalog, labels)).collect();
+    if gateways.is_empty() && !wanted.is_empty() {
+        return Err(Status::not_found(format!("there is no gateway {wanted:?}")));
+    }
+    Ok(gateways)
 }
 
 fn node(info: NodeInfo) -> NodeStatus {

@@ -1222,6 +1222,54 @@ pub struct FleetBackend {
         super::super::node::v1::BackendStatus,
     >,
 }
+/// Statistics of gateways.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStatsRequest {
+    /// The name of a Gateway. Empty: all of them.
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+}
+/// The statistics.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetStatsResponse {
+    /// In the order of their names.
+    #[prost(message, repeated, tag = "1")]
+    pub gateways: ::prost::alloc::vec::Vec<GatewayStats>,
+}
+/// What one gateway has.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GatewayStats {
+    /// The name of the Gateway.
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    /// It has a member that is switched on.
+    #[prost(bool, tag = "2")]
+    pub enabled: bool,
+    /// What `{namespace}` stands for in the names of its tools.
+    #[prost(string, tag = "3")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Backends that are members and switched on.
+    #[prost(uint32, tag = "4")]
+    pub servers: u32,
+    /// Tool sets that are members and switched on.
+    #[prost(uint32, tag = "5")]
+    pub tool_sets: u32,
+    /// Tools that its clients see.
+    #[prost(uint32, tag = "6")]
+    pub tools: u32,
+    /// Tools that can be called, but are not listed.
+    #[prost(uint32, tag = "7")]
+    pub hidden_tools: u32,
+    /// Prompts that its clients see.
+    #[prost(uint32, tag = "8")]
+    pub prompts: u32,
+    /// Resources of its members.
+    #[prost(uint32, tag = "9")]
+    pub resources: u32,
+    /// Nodes that are connected and serve it.
+    #[prost(uint32, tag = "10")]
+    pub nodes: u32,
+}
 /// A new key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateKeysRequest {
@@ -1388,6 +1436,33 @@ pub mod fleet_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Counts what the gateways have.
+        pub async fn get_stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/magictunnel.control.v1.FleetService/GetStats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("magictunnel.control.v1.FleetService", "GetStats"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Makes a new key of the fleet. It opens at once and seals when all nodes
         /// have it; what was sealed before stays good for as long as it was meant to be.
         pub async fn rotate_keys(
@@ -1445,6 +1520,14 @@ pub mod fleet_service_server {
             request: tonic::Request<super::ListBackendsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListBackendsResponse>,
+            tonic::Status,
+        >;
+        /// Counts what the gateways have.
+        async fn get_stats(
+            &self,
+            request: tonic::Request<super::GetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatsResponse>,
             tonic::Status,
         >;
         /// Makes a new key of the fleet. It opens at once and seals when all nodes
@@ -1609,6 +1692,51 @@ pub mod fleet_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListBackendsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/magictunnel.control.v1.FleetService/GetStats" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetStatsSvc<T: FleetService>(pub Arc<T>);
+                    impl<
+                        T: FleetService,
+                    > tonic::server::UnaryService<super::GetStatsRequest>
+                    for GetStatsSvc<T> {
+                        type Response = super::GetStatsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetStatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FleetService>::get_stats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetStatsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -20,6 +20,8 @@ const PAGE_SIZE_MAX: u64 = 10_000;
 pub struct Gateway {
     pub name: ResourceName,
     pub labels: BTreeMap<String, String>,
+    /// What `{namespace}` stands for; may be empty.
+    pub namespace: String,
     /// In order; selectors are resolved, and no backend is in it twice.
     pub members: Vec<Member>,
     /// Labels a node must have to serve it.
@@ -128,6 +130,7 @@ pub(super) fn check(
     Gateway {
         name: name.clone(),
         labels: labels.clone(),
+        namespace: gateway.namespace.clone(),
         members,
         nodes,
         title: some(&gateway.title),
