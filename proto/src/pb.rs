@@ -33,6 +33,11 @@ pub mod magictunnel {
         package! { /// Version 1.
         v1 = "magictunnel.control.v1"; }
     }
+    pub mod mcp {
+        //! What clients call that do not speak MCP.
+        package! { /// Version 1.
+        v1 = "magictunnel.mcp.v1"; }
+    }
 }
 
 pub mod envoy {
@@ -64,6 +69,7 @@ pub mod google {
 pub use envoy::service::discovery::v3 as ads;
 pub use magictunnel::control::v1 as control;
 pub use magictunnel::discovery::v1 as discovery;
+pub use magictunnel::mcp::v1 as mcp;
 pub use magictunnel::node::v1 as node;
 pub use magictunnel::resource::v1 as resource;
 

@@ -10,6 +10,7 @@ const FILES: &[&str] = &[
     "magictunnel/control/v1/config.proto",
     "magictunnel/control/v1/fleet.proto",
     "magictunnel/discovery/v1/discovery.proto",
+    "magictunnel/mcp/v1/mcp.proto",
     "magictunnel/node/v1/node.proto",
     "magictunnel/node/v1/relay.proto",
     "magictunnel/resource/v1/resource.proto",

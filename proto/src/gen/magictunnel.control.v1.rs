@@ -1270,6 +1270,31 @@ pub struct GatewayStats {
     #[prost(uint32, tag = "10")]
     pub nodes: u32,
 }
+/// The tools of one backend.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListToolsRequest {
+    /// The name of a Backend.
+    #[prost(string, tag = "1")]
+    pub backend: ::prost::alloc::string::String,
+    /// How many to leave out at the beginning: those that were in answers before.
+    #[prost(uint32, tag = "2")]
+    pub skip: u32,
+}
+/// Tools, as the backend itself describes them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListToolsResponse {
+    /// Definitions of MCP, each a JSON object. An answer has at most 2 MiB of
+    /// them, and at least one if any are left.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub tools: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// How many the catalog has of the backend.
+    #[prost(uint32, tag = "2")]
+    pub total: u32,
+    /// The revision of the catalog; if it changes between two answers, they do not
+    /// belong together.
+    #[prost(uint64, tag = "3")]
+    pub catalog_revision: u64,
+}
 /// A new key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateKeysRequest {
@@ -1463,6 +1488,33 @@ pub mod fleet_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Shows the tools that the catalog has of a backend.
+        pub async fn list_tools(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListToolsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListToolsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/magictunnel.control.v1.FleetService/ListTools",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("magictunnel.control.v1.FleetService", "ListTools"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Makes a new key of the fleet. It opens at once and seals when all nodes
         /// have it; what was sealed before stays good for as long as it was meant to be.
         pub async fn rotate_keys(
@@ -1528,6 +1580,14 @@ pub mod fleet_service_server {
             request: tonic::Request<super::GetStatsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetStatsResponse>,
+            tonic::Status,
+        >;
+        /// Shows the tools that the catalog has of a backend.
+        async fn list_tools(
+            &self,
+            request: tonic::Request<super::ListToolsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListToolsResponse>,
             tonic::Status,
         >;
         /// Makes a new key of the fleet. It opens at once and seals when all nodes
@@ -1737,6 +1797,51 @@ pub mod fleet_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetStatsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/magictunnel.control.v1.FleetService/ListTools" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListToolsSvc<T: FleetService>(pub Arc<T>);
+                    impl<
+                        T: FleetService,
+                    > tonic::server::UnaryService<super::ListToolsRequest>
+                    for ListToolsSvc<T> {
+                        type Response = super::ListToolsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListToolsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FleetService>::list_tools(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListToolsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
