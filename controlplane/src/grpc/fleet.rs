@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use mt_proto::{
     pb::control::{
         FleetBackend, GatewayStats, GetStatsRequest, GetStatsResponse, ListBackendsRequest,
-        ListBackendsResponse, ListNodesRequest, ListNodesResponse, NodeStatus, RotateKeysRequest,
-        RotateKeysResponse, fleet_service_server::FleetService,
+        ListBackendsResponse, ListNodesRequest, ListNodesResponse, ListToolsRequest, ListToolsResponse,
+        NodeStatus, RotateKeysRequest, RotateKeysResponse, fleet_service_server::FleetService,
     },
-    resource::Kind,
+    resource::{Key, Kind},
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -22,6 +22,8 @@ use crate::{
     stats,
 };
 
+/// Of the tools in one answer; a larger one is alone in its.
+const TOOLS_BYTES_MAX: usize = 2 << 20;
 /// The longest that nodes may be given to take a new key.
 const SETTLE_MAX: Duration = Duration::from_secs(3600);
 
@@ -86,6 +88,30 @@ impl FleetService for Service {
         let counted = tokio::task::spawn_blocking(move || count(&published, &wanted, &labels)).await;
         let gateways = counted.map_err(|_| Status::internal("the gateways could not be counted"))??;
         Ok(Response::new(GetStatsResponse { gateways }))
+    }
+
+    async fn list_tools(
+        &self,
+        request: Request<ListToolsRequest>,
+    ) -> Result<Response<ListToolsResponse>, Status> {
+        let request = request.into_inner();
+        let published = self.published.borrow().clone();
+        let named = |key: &Key| key.kind == Kind::Backend && key.name.as_str() == request.backend;
+        if !published.set.iter().any(|(key, _)| named(key)) {
+            return Err(Status::not_found(format!("there is no backend {:?}", request.backend)));
+        }
+        let all = published.catalog(&request.backend).map_or(&[][..], |catalog| &catalog.tools);
+        let mut bytes = 0;
+        let rest = all.iter().skip(request.skip as usize).enumerate();
+        let fit = rest.take_while(|(i, tool)| {
+            bytes += tool.len();
+            *i == 0 || bytes <= TOOLS_BYTES_MAX
+        });
+        Ok(Response::new(ListToolsResponse {
+            tools: fit.map(|(_, tool)| tool.clone()).collect(),
+            total: u32::try_from(all.len()).unwrap_or(u32::MAX),
+            catalog_revision: published.stamp.catalog_revision,
+        }))
     }
 
     async fn list_backends(
