@@ -3,7 +3,7 @@
 //! What runs tools is one file each below `agent/`; its texts are compiled
 //! templates, so that a node meets no template that does not parse.
 
-mod agent;
+pub mod agent;
 mod fields;
 mod prompt;
 mod resource;

@@ -13,6 +13,11 @@ pub struct Refused {
 }
 
 impl Pieces {
+    /// Whether nothing in it comes from the caller.
+    pub fn is_literal(&self) -> bool {
+        self.0.iter().all(|piece| matches!(piece, Piece::Literal(_)))
+    }
+
     /// As a text for people or models, where no character means anything else.
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -1,15 +1,18 @@
 //! What runs a tool: one file for each agent.
 
+pub mod collect;
 mod credential;
-mod database;
-mod graphql;
-mod grpc;
-mod http;
-mod llm;
-mod mcp;
+pub mod database;
+pub mod graphql;
+pub mod grpc;
+pub mod http;
+pub mod llm;
+pub mod mcp;
+pub mod path;
+pub mod request;
 mod sse;
-mod subprocess;
-mod websocket;
+pub mod subprocess;
+pub mod websocket;
 
 use std::sync::Arc;
 
@@ -107,11 +110,16 @@ pub(in crate::resource) fn check(
     agent
 }
 
+/// Whether it stands for a tool of another backend.
+pub(in crate::resource) fn is_alias(binding: &pb::Binding) -> bool {
+    matches!(binding.r#type.as_str(), "mcp" | "mcp_proxy" | "external_mcp")
+}
+
 /// The secrets and backends that a binding names.
 pub(in crate::resource) fn references(binding: &pb::Binding) -> Vec<(Kind, &str)> {
     let mut found = Vec::new();
     if let Some(config) = &binding.config {
-        if matches!(binding.r#type.as_str(), "mcp" | "mcp_proxy" | "external_mcp") {
+        if is_alias(binding) {
             let backend = mcp::BACKEND.iter().find_map(|name| config.fields.get(*name));
             if let Some(Json::StringValue(name)) = backend.and_then(|value| value.kind.as_ref()) {
                 found.push((Kind::Backend, name.as_str()));

@@ -12,7 +12,7 @@ use crate::{
         check::{Checker, quoted},
         problem::{closest, key_path},
     },
-    template::{Names, Template, TemplateError, Tree},
+    template::{Names, Scope, Template, TemplateError, Tree},
 };
 
 use super::agent::{Credential, Text};
@@ -276,7 +276,12 @@ impl<'c, 'a> Fields<'c, 'a> {
     /// A value of any shape, with templates for texts.
     pub fn tree(&mut self, name: &'static str) -> Option<Tree> {
         let value = self.take(name)?;
-        match Tree::compile(&value, self.names) {
+        self.tree_of(name, &value)
+    }
+
+    /// A value that was taken from a field, with templates for texts.
+    pub fn tree_of(&mut self, name: &str, value: &Value) -> Option<Tree> {
+        match Tree::compile(value, self.names) {
             Ok(tree) => Some(tree),
             Err((path, error)) => {
                 let path = format!("{}{path}", self.path(name));
@@ -284,6 +289,22 @@ impl<'c, 'a> Fields<'c, 'a> {
                 None
             }
         }
+    }
+
+    /// Whether there is anything under this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.peek(name).is_some()
+    }
+
+    /// The field's value, which stays to be read.
+    pub fn peek(&self, name: &str) -> Option<&Value> {
+        let value = self.object.get(name).or_else(|| self.object.get(&snake(name)));
+        value.filter(|value| !value.is_null())
+    }
+
+    /// An object that was found somewhere in a value, read the same way.
+    pub fn object_at(&mut self, path: String, object: Map<String, Value>) -> Fields<'_, 'a> {
+        Fields::new(self.checker, self.names, path, object)
     }
 
     /// An object whose fields are read the same way.
@@ -297,6 +318,42 @@ impl<'c, 'a> Fields<'c, 'a> {
         };
         let path = self.path(name);
         Some(Fields::new(self.checker, self.names, path, object))
+    }
+
+    /// A list of objects, each read the same way.
+    pub fn objects<T>(
+        &mut self,
+        name: &'static str,
+        mut read: impl FnMut(&mut Fields<'_, 'a>) -> Option<T>,
+    ) -> Vec<T> {
+        let path = self.path(name);
+        let mut all = Vec::new();
+        for (i, value) in self.list(name).into_iter().enumerate() {
+            let path = format!("{path}[{i}]");
+            let Value::Object(object) = value else {
+                self.checker.problem(&path, "must be an object");
+                continue;
+            };
+            let mut fields = Fields::new(self.checker, self.names, path, object);
+            all.extend(read(&mut fields));
+            fields.finish();
+        }
+        all
+    }
+
+    /// A template that no argument of a call gets into: where something is, for
+    /// example. The author and the node's environment say it.
+    pub fn fixed_template(&mut self, name: &'static str) -> Option<Template> {
+        let template = self.template(name)?;
+        let nothing = Map::new();
+        let scope = Scope { arguments: &nothing, env: &|_| Some(String::new()) };
+        let fixed = template.render(scope).is_ok_and(|pieces| pieces.is_literal());
+        if !fixed {
+            let hint = "write it out, or read a variable of the node as `{{env.NAME}}`";
+            let message = format!("`{name}` must not depend on the arguments of a call");
+            self.problem(name, message, Some(hint.to_owned()));
+        }
+        fixed.then_some(template)
     }
 
     /// The name of another resource, which must be in the set.

@@ -1,7 +1,13 @@
 //! What an agent shows to be let in.
+//!
+//! It is the operator's: no argument of a call stands in it, so that a caller
+//! can be nobody but whom the operator has said.
 
 use super::super::fields::Fields;
-use super::Text;
+use super::{
+    Text,
+    request::{check_header, is_fixed},
+};
 
 /// What is shown to a server, at each request.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +30,9 @@ impl Credential {
             Some(kind) => Self::typed(&mut fields, &kind),
             None => Self::plain(&mut fields),
         };
+        if let Some(read) = &read {
+            read.check(&mut fields);
+        }
         fields.finish();
         read
     }
@@ -32,6 +41,9 @@ impl Credential {
         let bearer = fields.text_or_secret("bearer").map(Self::Bearer);
         let basic = fields.object("basic").and_then(|mut inner| {
             let pair = inner.text_or_secret("username").zip(inner.text_or_secret("password"));
+            if pair.is_none() {
+                inner.problem("", "needs a `username` and a `password`", None);
+            }
             inner.finish();
             pair.map(|(username, password)| Self::Basic { username, password })
         });
@@ -53,7 +65,7 @@ impl Credential {
     }
 
     fn typed(fields: &mut Fields<'_, '_>, kind: &str) -> Option<Self> {
-        match kind {
+        let read = match kind {
             "bearer" => fields.text_or_secret("token").map(Self::Bearer),
             "basic" => {
                 let pair = fields.text_or_secret("username").zip(fields.text_or_secret("password"));
@@ -64,13 +76,37 @@ impl Credential {
                 fields.text_or_secret("key").map(|value| Self::Header { name, value })
             }
             _ => {
-                fields.problem(
-                    "type",
-                    "is not a way to be let in",
-                    Some("one of bearer, basic, api_key".into()),
-                );
-                None
+                let hint = "one of bearer, basic, api_key";
+                fields.problem("type", "is not a way to be let in", Some(hint.into()));
+                return None;
             }
+        };
+        if read.is_none() {
+            let wanted = match kind {
+                "bearer" => "a `token`",
+                "basic" => "a `username` and a `password`",
+                _ => "a `key`",
+            };
+            fields.problem("", format!("needs {wanted}"), None);
+        }
+        read
+    }
+
+    fn check(&self, fields: &mut Fields<'_, '_>) {
+        let texts: &[&Text] = match self {
+            Self::Bearer(text) => &[text],
+            Self::Basic { username, password } => &[username, password],
+            Self::Header { value, .. } | Self::Query { value, .. } => &[value],
+        };
+        let of_arguments = |text: &&Text| matches!(text, Text::Template(template) if !is_fixed(template));
+        if texts.iter().any(of_arguments) {
+            let hint = "write the text itself, `{{env.NAME}}` or `{secret: name}`";
+            fields.problem("", "an argument decides who is asking", Some(hint.to_owned()));
+        }
+        if let Self::Header { name, value } = self
+            && let Some((message, hint)) = check_header(name, value)
+        {
+            fields.problem("", message, hint);
         }
     }
 }
