@@ -18,7 +18,6 @@ pub mod control;
 pub mod discovery;
 pub mod downstream;
 pub mod gateway;
-pub mod guard;
 pub mod link;
 pub mod lister;
 pub mod mcp;
@@ -31,6 +30,7 @@ pub mod snapshot;
 pub mod upstream;
 
 pub use config::Options;
+pub use mt_process::guard;
 pub use run::{Bound, Error, run};
 
 /// An error with its causes, for the log. What a cause repeats is said once.
