@@ -11,18 +11,23 @@ mod demo_server;
 mod describe;
 mod diff;
 mod down;
+mod edit;
 mod get;
 mod history;
 mod import;
 mod keys;
 mod nodes;
 mod principal;
+mod settle;
+mod stats;
 mod status;
 mod stdio;
+mod switch;
 mod tools;
 mod undo;
 mod up;
 mod validate;
+mod visibility;
 
 use std::{future::Future, time::Duration};
 
@@ -81,6 +86,11 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Import(args) => wait(import::run(context, &args)),
         Command::Stdio(args) => wait(stdio::run(context, &args)),
         Command::Tools { command: ToolsCommand::List(args) } => wait(tools::run(context, &args)),
+        Command::Tools { command: ToolsCommand::Show(args) } => wait(visibility::run(context, &args, false)),
+        Command::Tools { command: ToolsCommand::Hide(args) } => wait(visibility::run(context, &args, true)),
+        Command::Stats(args) => wait(stats::run(context, &args)),
+        Command::Enable(args) => wait(switch::run(context, &args, true)),
+        Command::Disable(args) => wait(switch::run(context, &args, false)),
         Command::Call(args) => wait(call::run(context, &args)),
         Command::Apply(args) => wait(apply::run(context, &args)),
         Command::Validate(args) => validate::run(context, &args),

@@ -14,7 +14,7 @@ use crate::output::Exit;
 /// command is in one.
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Start", &["up", "down", "status", "import", "stdio"]),
-    ("Tools", &["tools", "call"]),
+    ("Tools", &["tools", "call", "stats", "enable", "disable"]),
     ("Configuration", &["apply", "validate", "diff", "get", "describe", "delete", "principal"]),
     ("History", &["history", "undo"]),
     ("Fleet", &["nodes", "keys"]),
@@ -128,6 +128,25 @@ Examples:
   mtctl tools list
   mtctl tools list --gateway team -o name
   mtctl tools list --url http://127.0.0.1:3001/mcp -o json";
+
+pub const VISIBILITY: &str = "\
+Examples:
+  mtctl tools hide 'admin_*'                # in the gateway `default`
+  mtctl tools hide '*' --gateway team       # all of them; by name they still work
+  mtctl tools show admin_status --gateway team
+  mtctl tools hide --tool-set network       # a whole capability file
+  mtctl tools hide ping --tool-set network";
+
+pub const STATS: &str = "\
+Examples:
+  mtctl stats
+  mtctl stats default -o json";
+
+pub const SWITCH: &str = "\
+Examples:
+  mtctl disable backend time
+  mtctl enable backend time fetch
+  mtctl disable tool-set network --tool ping";
 
 pub const CALL: &str = "\
 Examples:

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use mt_proto::{pb::control as pb, resource::ResourceSet};
 
-use super::Context;
+use super::{Context, settle};
 use crate::{
     args::ApplyArgs,
     client::{self, Client},
@@ -27,6 +27,9 @@ pub async fn run(context: &Context, args: &ApplyArgs) -> Result<Exit, Failure> {
     };
     let answer = send(&mut client, &manifests, request).await?;
     print(context, answer.generation, &answer.changes, args.dry_run)?;
+    if !args.dry_run {
+        settle::settle(context, &mut client, answer.generation).await;
+    }
     Ok(Exit::Ok)
 }
 

@@ -1,27 +1,21 @@
 //! `mtctl principal`: who may call, and their API keys.
 //!
 //! A key is made here, shown once and never sent: the control plane gets its
-//! hash. Changes are made to what was read, and only if nobody has changed it
-//! in between.
+//! hash.
 
 use std::fmt::Write as _;
 
 use aws_lc_rs::{digest, rand};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use mt_proto::{
-    pb::{
-        control::ApplyRequest,
-        resource::{Metadata, Principal, Resource, resource::Spec},
-    },
+    pb::resource::{Metadata, Principal, Resource, resource::Spec},
     resource::Kind,
 };
 use serde_json::json;
-use tonic::Code;
 
-use super::Context;
+use super::{Context, edit};
 use crate::{
     args::{PrincipalCommand, PrincipalCreateArgs, PrincipalRevokeArgs, PrincipalRotateArgs},
-    client::{self, Client},
     output::{Exit, Failure, Format, count},
 };
 
@@ -31,8 +25,6 @@ const KEY_PREFIX: &str = "mt_";
 const KEY_BYTES: usize = 32;
 /// Digits of a key's hash that stand for it where people see it.
 const ID_DIGITS: usize = 12;
-/// How often a change is tried again that somebody else came before.
-const TRIES_MAX: usize = 5;
 
 pub async fn run(context: &Context, command: &PrincipalCommand) -> Result<Exit, Failure> {
     match command {
@@ -127,33 +119,13 @@ async fn revoke(context: &Context, args: &PrincipalRevokeArgs) -> Result<Exit, F
     Ok(Exit::Ok)
 }
 
-/// Reads a principal, changes it, and writes it back if it is still as it was.
 async fn change(
     context: &Context,
     name: &str,
     verb: &str,
-    mut change: impl FnMut(Option<&Resource>) -> Result<Resource, Failure>,
+    change: impl FnMut(Option<&Resource>) -> Result<Resource, Failure>,
 ) -> Result<u64, Failure> {
-    client::check_name(name)?;
-    let mut client: Client = context.client().await?;
-    let mut tries = 1;
-    loop {
-        let (all, head) = client.list(Some(Kind::Principal), &[], 0).await?;
-        let stored = all.iter().filter_map(|stored| stored.resource.as_ref());
-        let before = stored.into_iter().find(|r| r.metadata.as_ref().is_some_and(|m| m.name == name));
-        let request = ApplyRequest {
-            resources: vec![change(before)?],
-            expected_generation: head,
-            author: client::author(),
-            message: format!("principal {verb} {name}"),
-            ..Default::default()
-        };
-        match client.config.apply(request).await {
-            Ok(answer) => return Ok(answer.into_inner().generation),
-            Err(status) if status.code() == Code::Aborted && tries < TRIES_MAX => tries += 1,
-            Err(status) => return Err(client.failure("nothing was changed", &status)),
-        }
-    }
+    edit::resource(context, Kind::Principal, name, &format!("principal {verb} {name}"), change).await
 }
 
 fn with_keys(
