@@ -15,11 +15,11 @@ pub fn catalog(tool_set: &ToolSet) -> Catalog {
     let mut resources = Vec::new();
     let mut templates = Vec::new();
     for resource in &tool_set.resources {
-        let (list, key) = match &resource.address {
-            Address::Uri(uri) => (&mut resources, uri),
-            Address::UriTemplate(template) => (&mut templates, template),
+        let list = match &resource.address {
+            Address::Uri(_) => &mut resources,
+            Address::UriTemplate(_) => &mut templates,
         };
-        list.push(entry(key, describe(resource), false));
+        list.push(entry(resource.address.as_str(), describe(resource), false));
     }
     let prompts: Vec<Entry> = tool_set
         .prompts
@@ -64,11 +64,11 @@ fn capabilities(tool_set: &ToolSet) -> Bytes {
 
 fn describe(resource: &BoundResource) -> Map<String, Value> {
     let mut object = Map::new();
-    let (key, address) = match &resource.address {
-        Address::Uri(uri) => ("uri", uri),
-        Address::UriTemplate(template) => ("uriTemplate", template),
+    let key = match &resource.address {
+        Address::Uri(_) => "uri",
+        Address::UriTemplate(_) => "uriTemplate",
     };
-    object.insert(key.to_owned(), address.clone().into());
+    object.insert(key.to_owned(), resource.address.as_str().into());
     object.insert("name".to_owned(), resource.name.clone().into());
     let texts = [
         ("title", &resource.title),
