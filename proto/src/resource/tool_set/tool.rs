@@ -40,7 +40,8 @@ const STRATEGIES: [&str; 8] = [
 #[derive(Clone, Debug)]
 pub struct Tool {
     pub name: String,
-    /// As clients see it in a list: a JSON object.
+    /// As clients see it in a list: a JSON object. Of a tool of another backend
+    /// it holds only what was written; the rest is as that backend says.
     pub definition: Bytes,
     /// Not listed.
     pub hidden: bool,
@@ -100,14 +101,16 @@ fn one(
     let output = tool.output_schema.as_ref();
     let output_schema = output
         .map(|schema| check_schema(checker, &format!("{path}.outputSchema"), json_object(schema), false));
+    let routing = tool.routing.as_ref();
+    // What another backend's tool takes and how long, that backend knows.
+    let is_alias = routing.is_some_and(agent::is_alias);
     let timeout = checker.duration(
         &format!("{path}.timeout"),
         tool.timeout.as_ref(),
         TIMEOUT_MIN..=TIMEOUT_MAX,
-        TIMEOUT_DEFAULT,
+        if is_alias { TIMEOUT_MAX } else { TIMEOUT_DEFAULT },
     );
-    let routing = tool.routing.as_ref()?;
-    let agent = agent::check(checker, names, &format!("{path}.routing"), routing)?;
+    let agent = agent::check(checker, names, &format!("{path}.routing"), routing?)?;
     let mut definition = Map::new();
     definition.insert("name".into(), tool.name.clone().into());
     for (key, text) in [("title", &tool.title), ("description", &tool.description)] {
@@ -115,7 +118,9 @@ fn one(
             definition.insert(key.into(), text.clone().into());
         }
     }
-    definition.insert("inputSchema".into(), input_schema.clone());
+    if tool.input_schema.is_some() || !is_alias {
+        definition.insert("inputSchema".into(), input_schema.clone());
+    }
     definition.extend(output_schema.clone().map(|schema| ("outputSchema".into(), schema)));
     let annotations = tool.annotations.as_ref().map(|hints| Value::Object(json_object(hints)));
     definition.extend(annotations.map(|hints| ("annotations".into(), hints)));
