@@ -9,11 +9,28 @@
 //! What the author wrote, and what `{{env.NAME}}` stands for, is literal; what
 //! comes from the arguments of a call is a value. No value can become anything
 //! but a value where it ends up: not an option, a header, a path segment, a
-//! part of a query.
+//! part of a query. Values never pass through text on the way, and are never
+//! read as templates.
+//!
+//! `scan.rs` finds the tags, `expression.rs` reads what stands in them (with the
+//! grammar of the `handlebars` crate), `compile.rs` makes the tree of blocks, and
+//! `render.rs` walks it. `check.rs` says at apply time what a place would refuse
+//! whatever the arguments. Syntax and rules for users: docs/templates.md.
 
+mod check;
 mod compile;
+mod expression;
+mod helper;
+mod json_text;
+mod path;
+mod render;
+mod scan;
+mod shell;
 mod target;
+#[cfg(test)]
+mod tests;
 mod tree;
+mod url;
 
 use serde_json::{Map, Value};
 
@@ -50,6 +67,9 @@ pub enum Piece {
     Literal(String),
     /// The caller's. A value of any type of JSON.
     Value(Value),
+    /// The caller's, as the text of its JSON: `{{json x}}`. In a JSON text, the
+    /// value itself.
+    Json(Value),
 }
 
 /// A template that cannot be filled in with these arguments.

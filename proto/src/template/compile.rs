@@ -1,21 +1,43 @@
-//! From the text of a template to something that renders.
+//! From the text of a template to something that renders: the blocks, and what
+//! stands between them.
 
 use serde_json::Value;
 
-use super::{Names, Piece, Pieces, RenderError, Scope};
+use super::{
+    Names, Pieces, RenderError, Scope,
+    expression::{Expr, Reader, Shown},
+    path::{Frame, Frames},
+    render,
+    scan::{self, Kind, Tag, Token},
+};
+
+/// Blocks within blocks; each `{{else if}}` counts as one.
+const DEPTH_MAX: usize = 48;
 
 /// A text with `{{...}}` in it, checked and ready to render.
 #[derive(Clone, Debug)]
 pub struct Template {
     text: String,
-    parts: Vec<Part>,
+    pub(super) nodes: Vec<Node>,
 }
 
+/// A part of a template.
 #[derive(Clone, Debug)]
-enum Part {
-    Literal(String),
-    Argument(String),
-    Env(String),
+pub(super) enum Node {
+    Text(String),
+    Output(Output),
+    If { condition: Expr, then: Vec<Node>, otherwise: Vec<Node> },
+    Each { list: Expr, body: Vec<Node>, otherwise: Vec<Node> },
+    With { value: Expr, body: Vec<Node>, otherwise: Vec<Node> },
+}
+
+/// `{{...}}` that shows something.
+#[derive(Clone, Debug)]
+pub(super) struct Output {
+    /// Of the tag in the template.
+    pub at: usize,
+    pub body: String,
+    pub expr: Expr,
 }
 
 /// Why a text is not a template.
@@ -30,40 +52,25 @@ pub struct TemplateError {
 }
 
 impl Template {
-    /// Reads a template.
+    /// Reads a template. A text without `{{` is not parsed at all.
     ///
     /// # Errors
     /// If it is not well-formed, or reads a variable that it may not.
     pub fn compile(text: &str, names: Names<'_>) -> Result<Self, TemplateError> {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some((before, tail)) = rest.split_once("{{") {
-            let at = text.len() - tail.len() - 2;
-            let unclosed =
-                || TemplateError { offset: at, message: "the tag is not closed".into(), hint: None };
-            let (name, tail) = tail.split_once("}}").ok_or_else(unclosed)?;
-            if !before.is_empty() {
-                parts.push(Part::Literal(before.to_owned()));
+        let nodes = if text.contains("{{") {
+            let tokens = scan::tokens(text)?.into_iter();
+            let mut compiler = Compiler { tokens, names, frames: Frames::default(), depth: 0 };
+            let (nodes, end) = compiler.body()?;
+            if let Some(tag) = end {
+                return Err(stray(&tag));
             }
-            parts.push(match name.trim().strip_prefix("env.") {
-                Some(variable) if names.env.iter().any(|known| known == variable) => {
-                    Part::Env(variable.to_owned())
-                }
-                Some(variable) => {
-                    return Err(TemplateError {
-                        offset: at,
-                        message: format!("the template may not read the variable {variable}"),
-                        hint: Some(format!("add it to `env: [{variable}]`")),
-                    });
-                }
-                None => Part::Argument(name.trim().to_owned()),
-            });
-            rest = tail;
-        }
-        if !rest.is_empty() {
-            parts.push(Part::Literal(rest.to_owned()));
-        }
-        Ok(Self { text: text.to_owned(), parts })
+            nodes
+        } else if text.is_empty() {
+            Vec::new()
+        } else {
+            vec![Node::Text(text.to_owned())]
+        };
+        Ok(Self { text: text.to_owned(), nodes })
     }
 
     /// As it was written.
@@ -73,29 +80,20 @@ impl Template {
 
     /// The text itself, if nothing in it is filled in.
     pub fn literal(&self) -> Option<&str> {
-        match self.parts.as_slice() {
+        match self.nodes.as_slice() {
             [] => Some(""),
-            [Part::Literal(text)] => Some(text),
+            [Node::Text(text)] => Some(text),
             _ => None,
         }
     }
 
-    /// Fills it in.
+    /// Fills it in. What it gives and how long it takes are bounded.
     ///
     /// # Errors
-    /// If it reads what is not there.
+    /// If it reads what is not there, loops over what is no list, or grows
+    /// beyond its bounds.
     pub fn render(&self, scope: Scope<'_>) -> Result<Pieces, RenderError> {
-        let piece = |part: &Part| match part {
-            Part::Literal(text) => Ok(Piece::Literal(text.clone())),
-            Part::Env(name) => {
-                (scope.env)(name).map(Piece::Literal).ok_or_else(|| RenderError::NoEnv { name: name.clone() })
-            }
-            Part::Argument(name) => match scope.arguments.get(name) {
-                Some(value) => Ok(Piece::Value(Value::clone(value))),
-                None => Err(RenderError::Missing { name: name.clone() }),
-            },
-        };
-        self.parts.iter().map(piece).collect::<Result<_, _>>().map(Pieces)
+        render::render(&self.nodes, scope)
     }
 }
 
@@ -103,4 +101,189 @@ impl PartialEq for Template {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
     }
+}
+
+struct Compiler<'t, 'n> {
+    tokens: std::vec::IntoIter<Token<'t>>,
+    names: Names<'n>,
+    frames: Frames,
+    depth: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Block {
+    If,
+    Unless,
+    Each,
+    With,
+}
+
+impl<'t> Compiler<'t, '_> {
+    /// Reads up to the tag that ends or divides the block around, or to the end
+    /// of the template.
+    fn body(&mut self) -> Result<(Vec<Node>, Option<Tag<'t>>), TemplateError> {
+        let mut nodes = Vec::new();
+        while let Some(token) = self.tokens.next() {
+            match token {
+                Token::Text(text) => push_text(&mut nodes, text),
+                Token::Tag(tag) => match tag.kind {
+                    Kind::Comment => {}
+                    Kind::Output => self.output(&tag, &mut nodes)?,
+                    Kind::Open => {
+                        let (node, end) = self.block(&tag)?;
+                        let (name, _) = split_name(tag.body);
+                        if end.body != name {
+                            let message = format!("`{{{{/{}}}}}` closes `{{{{#{name}}}}}`", end.body);
+                            let hint = Some(format!("write `{{{{/{name}}}}}`"));
+                            return Err(TemplateError { offset: end.at, message, hint });
+                        }
+                        nodes.push(node);
+                    }
+                    Kind::Else | Kind::Close => return Ok((nodes, Some(tag))),
+                },
+            }
+        }
+        Ok((nodes, None))
+    }
+
+    fn output(&mut self, tag: &Tag<'_>, nodes: &mut Vec<Node>) -> Result<(), TemplateError> {
+        let node = |expr| match expr {
+            Expr::Literal(Value::String(text)) => Node::Text(text),
+            expr => Node::Output(Output { at: tag.at, body: tag.body.to_owned(), expr }),
+        };
+        match self.reader().shown(tag.body, tag.body_at)? {
+            Shown::One(expr) => nodes.push(node(expr)),
+            Shown::Either(parts) => {
+                let [condition, yes, no] = *parts;
+                nodes.push(Node::If { condition, then: vec![node(yes)], otherwise: vec![node(no)] });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a block up to its end, whose tag it gives.
+    fn block(&mut self, open: &Tag<'t>) -> Result<(Node, Tag<'t>), TemplateError> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            let message = format!("more than {DEPTH_MAX} blocks within each other");
+            return Err(TemplateError { offset: open.at, message, hint: None });
+        }
+        let (name, rest) = split_name(open.body);
+        let kind = block_kind(name, open)?;
+        let (rest, names) = split_names(rest, open)?;
+        if !names.is_empty() && !matches!(kind, Block::Each | Block::With) {
+            let message = format!("`{name}` gives no names");
+            return Err(TemplateError {
+                offset: open.at,
+                message,
+                hint: Some("leave out `as |...|`".into()),
+            });
+        }
+        if rest.is_empty() {
+            let message = format!("`{{{{#{name}}}}}` says of nothing");
+            let hint = Some(format!("write `{{{{#{name} x}}}}...{{{{/{name}}}}}`"));
+            return Err(TemplateError { offset: open.at, message, hint });
+        }
+        let rest_at = open.body_at + (rest.as_ptr() as usize - open.body.as_ptr() as usize);
+        let expr = self.reader().expression(rest, rest_at)?;
+
+        let framed = matches!(kind, Block::Each | Block::With);
+        if framed {
+            self.frames.0.push(Frame { each: kind == Block::Each, names });
+        }
+        let (body, end) = self.body()?;
+        if framed {
+            self.frames.0.pop();
+        }
+        let unclosed = || {
+            let message = format!("`{{{{#{name}}}}}` is not closed");
+            TemplateError { offset: open.at, message, hint: Some(format!("add `{{{{/{name}}}}}`")) }
+        };
+        let end = end.ok_or_else(unclosed)?;
+        let (otherwise, end) = match end.kind {
+            Kind::Else if end.body.is_empty() => {
+                let (otherwise, end) = self.body()?;
+                (otherwise, end.ok_or_else(unclosed)?)
+            }
+            Kind::Else => {
+                let (node, end) = self.block(&end)?;
+                (vec![node], end)
+            }
+            _ => (Vec::new(), end),
+        };
+        if end.kind != Kind::Close {
+            return Err(stray(&end));
+        }
+        self.depth -= 1;
+        let node = match kind {
+            Block::If => Node::If { condition: expr, then: body, otherwise },
+            Block::Unless => Node::If { condition: expr, then: otherwise, otherwise: body },
+            Block::Each => Node::Each { list: expr, body, otherwise },
+            Block::With => Node::With { value: expr, body, otherwise },
+        };
+        Ok((node, end))
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { names: self.names, frames: &self.frames }
+    }
+}
+
+fn push_text(nodes: &mut Vec<Node>, text: String) {
+    match nodes.last_mut() {
+        _ if text.is_empty() => {}
+        Some(Node::Text(before)) => before.push_str(&text),
+        _ => nodes.push(Node::Text(text)),
+    }
+}
+
+fn stray(tag: &Tag<'_>) -> TemplateError {
+    let (message, hint) = match tag.kind {
+        Kind::Else => {
+            ("`{{else}}` belongs to no block".to_owned(), "it stands once, between `{{#if x}}` and `{{/if}}`")
+        }
+        _ => (format!("`{{{{/{}}}}}` closes nothing", tag.body), "take it away, or open the block before it"),
+    };
+    TemplateError { offset: tag.at, message, hint: Some(hint.to_owned()) }
+}
+
+fn split_name(body: &str) -> (&str, &str) {
+    let end = body.find(|c: char| c.is_whitespace() || c == '(').unwrap_or(body.len());
+    (&body[..end], body[end..].trim_start())
+}
+
+fn block_kind(name: &str, open: &Tag<'_>) -> Result<Block, TemplateError> {
+    let kind = match name {
+        "if" => Block::If,
+        "unless" => Block::Unless,
+        "each" => Block::Each,
+        "with" => Block::With,
+        _ => {
+            let message = format!("there is no block `{name}`");
+            let hint = match name {
+                "" => "write `{{#if x}}`".to_owned(),
+                _ => format!(
+                    "blocks are if, unless, each and with: `{{{{#if {name}}}}}`, `{{{{#each {name}}}}}`"
+                ),
+            };
+            return Err(TemplateError { offset: open.at, message, hint: Some(hint) });
+        }
+    };
+    Ok(kind)
+}
+
+/// Takes `as |item index|` off the end of a block's tag.
+fn split_names<'t>(rest: &'t str, open: &Tag<'_>) -> Result<(&'t str, Vec<String>), TemplateError> {
+    let Some(inner) = rest.strip_suffix('|') else { return Ok((rest, Vec::new())) };
+    let split = inner.rsplit_once('|').and_then(|(before, names)| {
+        let before = before.trim_end().strip_suffix("as")?;
+        let names: Vec<_> = names.split_whitespace().map(str::to_owned).collect();
+        (before.ends_with(char::is_whitespace) && matches!(names.len(), 1 | 2))
+            .then(|| (before.trim_end(), names))
+    });
+    split.ok_or_else(|| TemplateError {
+        offset: open.at,
+        message: "the names between `|` are not as they should be".to_owned(),
+        hint: Some("write `{{#each items as |item index|}}`".to_owned()),
+    })
 }

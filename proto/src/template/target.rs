@@ -1,5 +1,11 @@
 //! What rendered pieces become where they are put: one way for each place, so
 //! that a value stays a value there.
+//!
+//! Each function is pure, and either gives exactly what was meant or refuses.
+//! Those that have to read the text around the values have files of their own:
+//! url.rs, json_text.rs, shell.rs.
+
+use std::borrow::Cow;
 
 use serde_json::Value;
 
@@ -12,23 +18,125 @@ pub struct Refused {
     pub message: String,
 }
 
+pub(super) fn refused<T>(message: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { message: message.into() })
+}
+
+impl Piece {
+    /// As a plain text: lists and objects as compact JSON, null as nothing.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Piece::Literal(text) => Cow::Borrowed(text),
+            Piece::Value(value) => plain(value),
+            Piece::Json(value) => Cow::Owned(value.to_string()),
+        }
+    }
+
+    fn is_literal(&self) -> bool {
+        matches!(self, Piece::Literal(_))
+    }
+}
+
+pub(super) fn plain(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::String(text) => Cow::Borrowed(text),
+        Value::Null => Cow::Borrowed(""),
+        other => Cow::Owned(other.to_string()),
+    }
+}
+
 impl Pieces {
-    /// Whether nothing in it comes from the caller.
+    /// Whether the template gave nothing at all, as `{{#if x}}...{{/if}}` does
+    /// without `x`. A value that is an empty text is something.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether no value is in it: all of it is the author's or the operator's.
     pub fn is_literal(&self) -> bool {
-        self.0.iter().all(|piece| matches!(piece, Piece::Literal(_)))
+        self.0.iter().all(Piece::is_literal)
     }
 
     /// As a text for people or models, where no character means anything else.
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Literal(literal) => text.push_str(literal),
-                Piece::Value(Value::String(value)) => text.push_str(value),
-                Piece::Value(Value::Null) => {}
-                Piece::Value(other) => text.push_str(&other.to_string()),
-            }
+        self.0.iter().map(Piece::text).collect()
+    }
+
+    /// As an element of a program's arguments; `operand` says that it stands
+    /// after a literal `--`, where nothing is an option any more.
+    ///
+    /// - A list that is the whole element becomes one element for each item.
+    /// - An element that renders to nothing at all is left out; an empty value
+    ///   is an empty element.
+    /// - A value cannot make an element begin with `-`, save a JSON number or an
+    ///   operand.
+    ///
+    /// # Errors
+    /// For such a `-`, and for a NUL, which no argument can hold.
+    pub fn argv(&self, operand: bool) -> Result<Vec<String>, Refused> {
+        if let [Piece::Value(Value::Array(items))] = self.0.as_slice() {
+            let element = |item: &Value| Pieces(vec![Piece::Value(item.clone())]).element(operand);
+            return items.iter().map(element).collect();
         }
-        text
+        if self.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(vec![self.element(operand)?])
+    }
+
+    fn element(&self, operand: bool) -> Result<String, Refused> {
+        let text = self.text();
+        if text.contains('\0') {
+            return refused("an argument of a program cannot hold a NUL character");
+        }
+        let authored = matches!(self.0.first(), Some(Piece::Literal(_)));
+        let number = matches!(self.0.first(), Some(Piece::Value(Value::Number(_))));
+        if text.starts_with('-') && !operand && !authored && !number {
+            return refused(
+                "a value that begins with `-` would be taken for an option; \
+                 send another value, or let the tool put `--` before it",
+            );
+        }
+        Ok(text)
+    }
+
+    /// As the value of a header: visible ASCII and spaces.
+    ///
+    /// # Errors
+    /// For anything else, control characters above all, and for a value that
+    /// begins or ends the header with a space, which would not arrive.
+    pub fn header(&self) -> Result<String, Refused> {
+        let text = self.text();
+        if let Some(c) = text.chars().find(|c| !matches!(c, ' '..='~')) {
+            return refused(format!("a header cannot hold the character {c:?}"));
+        }
+        let bare = |piece: Option<&Piece>| piece.is_some_and(|piece| !piece.is_literal());
+        let before = text.starts_with(' ') && bare(self.0.first());
+        let after = text.ends_with(' ') && bare(self.0.last());
+        if before || after {
+            return refused("a header cannot begin or end with a space");
+        }
+        Ok(text)
+    }
+
+    /// As a statement of SQL and the values bound to it, in order. `placeholder`
+    /// makes the mark for a value from its number, which begins at 1. No value
+    /// is ever part of the statement.
+    pub fn sql(&self, placeholder: impl Fn(usize) -> String) -> (String, Vec<Value>) {
+        let mut statement = String::new();
+        let mut values = Vec::new();
+        for piece in &self.0 {
+            let value = match piece {
+                Piece::Literal(text) => {
+                    statement.push_str(text);
+                    continue;
+                }
+                Piece::Value(value) => value.clone(),
+                Piece::Json(value) => Value::String(value.to_string()),
+            };
+            values.push(value);
+            statement.push_str(&placeholder(values.len()));
+        }
+        (statement, values)
     }
 }

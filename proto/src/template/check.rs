@@ -1,0 +1,246 @@
+//! What a place would refuse whatever the arguments, said when the template is
+//! applied.
+
+use super::{
+    Template, TemplateError,
+    compile::{Node, Output},
+};
+
+/// What reads the text of a template in one language, with values in it.
+trait Place: Clone + PartialEq {
+    fn text(&mut self, text: &str);
+    /// A variable of the environment.
+    fn trusted(&mut self);
+    /// # Errors
+    /// If no value can stand here.
+    fn value(&self) -> Result<(), (&'static str, &'static str)>;
+    /// What two ways through a condition lead to.
+    fn join(self, other: Self) -> Self;
+}
+
+impl Template {
+    /// Checks a template for a URL: no value can stand in its scheme, user, host
+    /// or port.
+    ///
+    /// # Errors
+    /// With the place of the first such value.
+    pub fn check_url(&self) -> Result<(), TemplateError> {
+        walk(&self.nodes, &mut Authority::default())
+    }
+
+    /// Checks a template for a statement of SQL: no value can stand within
+    /// quotes or a comment.
+    ///
+    /// # Errors
+    /// With the place of the first such value.
+    pub fn check_sql(&self) -> Result<(), TemplateError> {
+        walk(&self.nodes, &mut Sql::default())
+    }
+}
+
+fn walk<P: Place>(nodes: &[Node], place: &mut P) -> Result<(), TemplateError> {
+    for node in nodes {
+        match node {
+            Node::Text(text) => place.text(text),
+            Node::Output(output) if output.expr.is_trusted() => place.trusted(),
+            Node::Output(output) => check(output, place)?,
+            Node::If { then, otherwise, .. } => {
+                let mut other = place.clone();
+                walk(then, place)?;
+                walk(otherwise, &mut other)?;
+                *place = place.clone().join(other);
+            }
+            Node::Each { body, otherwise, .. } | Node::With { body, otherwise, .. } => {
+                let mut other = place.clone();
+                walk(otherwise, &mut other)?;
+                walk(body, place)?;
+                // Again from where one turn ends.
+                walk(body, &mut place.clone())?;
+                *place = place.clone().join(other);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check(output: &Output, place: &impl Place) -> Result<(), TemplateError> {
+    place.value().map_err(|(message, hint)| TemplateError {
+        offset: output.at,
+        message: message.to_owned(),
+        hint: Some(hint.to_owned()),
+    })
+}
+
+/// How far a URL is.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Authority {
+    #[default]
+    Before,
+    /// After the colon, and after the first slash.
+    Colon,
+    Slash,
+    Within,
+    /// A variable stands first, which may hold all of it.
+    Variable,
+    Over,
+}
+
+impl Place for Authority {
+    fn text(&mut self, text: &str) {
+        for c in text.chars() {
+            *self = match (*self, c) {
+                (Authority::Before, ':') => Authority::Colon,
+                (Authority::Colon, '/') => Authority::Slash,
+                (Authority::Slash, '/') => Authority::Within,
+                (Authority::Within | Authority::Variable, '/' | '?' | '#') => Authority::Over,
+                (Authority::Variable, ':') => Authority::Colon,
+                (state, _) => state,
+            };
+        }
+    }
+
+    fn trusted(&mut self) {
+        if *self == Authority::Before {
+            *self = Authority::Variable;
+        }
+    }
+
+    fn value(&self) -> Result<(), (&'static str, &'static str)> {
+        if *self == Authority::Over {
+            return Ok(());
+        }
+        Err((
+            "an argument cannot choose the server that a URL points to",
+            "arguments may stand after the first `/` behind the host; use `{{env.NAME}}` for a host that differs",
+        ))
+    }
+
+    fn join(self, other: Self) -> Self {
+        self.min(other)
+    }
+}
+
+/// Where in a statement of SQL something stands.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Sql {
+    state: SqlState,
+    /// The last character, and the one before it.
+    before: [Option<char>; 2],
+    /// Of a `$tag$`, while it is read, and of the one that is open.
+    tag: String,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum SqlState {
+    #[default]
+    Plain,
+    Quote,
+    /// `E'...'`, where a backslash escapes.
+    EscapeQuote,
+    Escaped,
+    Name,
+    Line,
+    Block(u32),
+    /// Reading a tag that may open a text.
+    Tag,
+    Dollar,
+    /// The two ways through a condition differ.
+    Unclear,
+}
+
+impl Sql {
+    fn next(&mut self, c: char) -> SqlState {
+        use SqlState::{Block, Dollar, EscapeQuote, Escaped, Line, Name, Plain, Quote, Tag};
+        let [last, second] = self.before;
+        let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$');
+        match (self.state, c) {
+            (Plain, '\'') if matches!(last, Some('e' | 'E')) && !is_word(second) => EscapeQuote,
+            (Plain, '\'') => Quote,
+            (Plain, '"') => Name,
+            (Plain, '-') if last == Some('-') => Line,
+            (Plain, '*') if last == Some('/') => Block(1),
+            (Plain, '$') if !is_word(last) => {
+                self.tag = "$".to_owned();
+                Tag
+            }
+            (Tag, '$') => {
+                self.tag.push(c);
+                Dollar
+            }
+            (Tag, _) if c.is_alphanumeric() || c == '_' => {
+                self.tag.push(c);
+                Tag
+            }
+            (Tag, _) => {
+                self.state = Plain;
+                self.next(c)
+            }
+            (Quote | EscapeQuote, '\'') | (Name, '"') | (Line, '\n') => Plain,
+            (EscapeQuote, '\\') => Escaped,
+            (Escaped, _) => EscapeQuote,
+            (Block(depth), '*') if last == Some('/') => Block(depth + 1),
+            (Block(1), '/') if last == Some('*') => Plain,
+            (Block(depth), '/') if last == Some('*') => Block(depth - 1),
+            (state, _) => state,
+        }
+    }
+}
+
+impl Place for Sql {
+    fn text(&mut self, text: &str) {
+        let mut closing = String::new();
+        for c in text.chars() {
+            let was = self.state;
+            self.state = self.next(c);
+            self.before = [Some(c), self.before[0]];
+            if was == SqlState::Dollar {
+                closing.push(c);
+                if closing.ends_with(&self.tag) {
+                    (self.state, self.before) = (SqlState::Plain, [None; 2]);
+                }
+            } else {
+                closing.clear();
+            }
+            if was != self.state {
+                // Signs of two characters do not share one.
+                self.before = [None; 2];
+            }
+        }
+    }
+
+    fn trusted(&mut self) {
+        self.before = [None; 2];
+    }
+
+    fn value(&self) -> Result<(), (&'static str, &'static str)> {
+        match self.state {
+            SqlState::Plain => Ok(()),
+            SqlState::Quote
+            | SqlState::EscapeQuote
+            | SqlState::Escaped
+            | SqlState::Dollar
+            | SqlState::Tag => Err((
+                "an argument cannot stand within quotes in SQL",
+                "remove the quotes: the argument is bound as a value, whatever it holds",
+            )),
+            SqlState::Name => Err((
+                "an argument cannot be the name of a table or a column",
+                "write the name, or choose between names with `{{#if (eq x \"a\")}}a{{else}}b{{/if}}`",
+            )),
+            SqlState::Line | SqlState::Block(_) => {
+                Err(("an argument cannot stand in a comment", "remove it from the comment"))
+            }
+            SqlState::Unclear => Err((
+                "quotes are opened or closed in only one way through a condition",
+                "open and close them in the same way",
+            )),
+        }
+    }
+
+    fn join(self, other: Self) -> Self {
+        if self.state == other.state && self.tag == other.tag {
+            return self;
+        }
+        Sql { state: SqlState::Unclear, ..self }
+    }
+}

@@ -1,0 +1,174 @@
+//! A command for `sh`, for tools that ask for a shell.
+//!
+//! A value in single quotes is a value wherever the shell expects plain words,
+//! and only there. So the text before it is read as the shell reads it, and
+//! where it stands in anything else it is refused.
+
+use serde_json::Value;
+
+use super::{
+    Piece, Pieces, Refused,
+    target::{plain, refused},
+};
+
+impl Pieces {
+    /// As a command for a POSIX shell, each value in single quotes. A list that
+    /// is a word of its own becomes one word for each item.
+    ///
+    /// # Errors
+    /// For a value within quotes, backquotes, a comment, arithmetic or a
+    /// here-document, after a backslash, or that would be an option; and for a
+    /// NUL.
+    pub fn shell(&self) -> Result<String, Refused> {
+        let mut command = String::new();
+        let mut reader = Reader::default();
+        for (i, piece) in self.0.iter().enumerate() {
+            if let Piece::Literal(literal) = piece {
+                reader.read(literal)?;
+                command.push_str(literal);
+                continue;
+            }
+            reader.check()?;
+            let ends = match self.0.get(i + 1) {
+                None => true,
+                Some(Piece::Literal(after)) => after.starts_with([' ', '\t', '\n', ';', '|', '&', ')']),
+                Some(_) => false,
+            };
+            match piece {
+                Piece::Value(Value::Array(items)) if !reader.word && ends => {
+                    let word = |item: &Value| {
+                        reader.check_option(matches!(item, Value::Number(_)), &plain(item))?;
+                        quoted(&plain(item))
+                    };
+                    command.push_str(&items.iter().map(word).collect::<Result<Vec<_>, _>>()?.join(" "));
+                }
+                piece => {
+                    let text = piece.text();
+                    if reader.hollow() {
+                        reader.check_option(matches!(piece, Piece::Value(Value::Number(_))), &text)?;
+                    }
+                    command.push_str(&quoted(&text)?);
+                    reader.current.push_str(&text);
+                }
+            }
+            reader.word = true;
+        }
+        Ok(command)
+    }
+}
+
+fn quoted(text: &str) -> Result<String, Refused> {
+    if text.contains('\0') {
+        return refused("a command cannot hold a NUL character");
+    }
+    Ok(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
+/// Reads what the author wrote as a shell does, as far as it matters for what
+/// comes next.
+#[derive(Default)]
+struct Reader {
+    place: Place,
+    /// Whether the last character belongs to a word.
+    word: bool,
+    /// The word so far, with the values in it.
+    current: String,
+    /// Whether `--` was a word of this command.
+    operands: bool,
+    before: Option<char>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Plain,
+    Single,
+    Double,
+    DoubleEscape,
+    Escape,
+    Backquotes,
+    Comment,
+    /// From `<<` or `$((` on, nothing is certain any more.
+    Lost(&'static str),
+}
+
+impl Reader {
+    fn read(&mut self, literal: &str) -> Result<(), Refused> {
+        for c in literal.chars() {
+            if self.word && self.hollow() && self.place == Place::Plain {
+                // An empty value has begun the word, so what follows it does.
+                self.check_option(false, c.encode_utf8(&mut [0; 4]))?;
+            }
+            self.place = self.next(c);
+            self.before = Some(c);
+        }
+        Ok(())
+    }
+
+    fn next(&mut self, c: char) -> Place {
+        match (self.place, c) {
+            (Place::Plain, '\'') => self.grow(c, Place::Single),
+            (Place::Plain, '"') => self.grow(c, Place::Double),
+            (Place::Plain, '\\') => self.grow(c, Place::Escape),
+            (Place::Plain, '`') => self.grow(c, Place::Backquotes),
+            (Place::Plain, '#') if !self.word => Place::Comment,
+            (Place::Plain, '<') if self.before == Some('<') => Place::Lost("a here-document"),
+            (Place::Plain, '(') if self.before == Some('(') => Place::Lost("arithmetic"),
+            (Place::Plain, '{') if self.before == Some('$') => Place::Lost("`${`"),
+            (Place::Plain, ' ' | '\t') => self.end_word(false),
+            (Place::Plain, '\n' | ';' | '|' | '&' | '(' | ')' | '<' | '>') => self.end_word(true),
+            (Place::Plain | Place::Escape, _) => self.grow(c, Place::Plain),
+            (Place::Single, '\'') | (Place::Double, '"') | (Place::Backquotes, '`') => Place::Plain,
+            (Place::Double, '\\') => Place::DoubleEscape,
+            (Place::DoubleEscape, _) => Place::Double,
+            (Place::Comment, '\n') => self.end_word(true),
+            (place, _) => place,
+        }
+    }
+
+    fn grow(&mut self, c: char, place: Place) -> Place {
+        self.word = true;
+        self.current.push(c);
+        place
+    }
+
+    fn end_word(&mut self, command: bool) -> Place {
+        self.operands = !command && (self.operands || self.current == "--");
+        self.word = false;
+        self.current.clear();
+        Place::Plain
+    }
+
+    /// Whether the word has no character yet.
+    fn hollow(&self) -> bool {
+        self.current.is_empty()
+    }
+
+    /// Whether a value can stand here.
+    fn check(&self) -> Result<(), Refused> {
+        let place = match self.place {
+            Place::Plain if self.before == Some('$') => "`$`",
+            Place::Plain => return Ok(()),
+            Place::Single | Place::Double | Place::DoubleEscape => {
+                return refused(
+                    "a value in a command cannot stand within quotes; take the quotes away, it gets its own",
+                );
+            }
+            Place::Backquotes => "backquotes",
+            Place::Comment => "a comment",
+            Place::Escape => "a backslash",
+            Place::Lost(place) => place,
+        };
+        refused(format!("a value in a command cannot stand in or after {place}"))
+    }
+
+    fn check_option(&self, number: bool, text: &str) -> Result<(), Refused> {
+        if text.starts_with('-') && !number && !self.operands {
+            return refused(
+                "a value that begins with `-` would be taken for an option; \
+                 send another value, or let the tool put `--` before it",
+            );
+        }
+        Ok(())
+    }
+}
