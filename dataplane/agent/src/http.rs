@@ -1,12 +1,22 @@
-//! The HTTP agent.
+//! The HTTP agent: one request, whose answer is the result.
+
+mod output;
+mod stream;
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use mt_proto::resource::Http;
+use tokio::time::{Instant, timeout_at};
 
-use crate::{Failure, Output, Reason, Run};
+pub(crate) use self::output::is_json;
+use crate::{
+    Failure, Output, Run,
+    client::{self, Prepared, Tries},
+};
 
-/// What a tool of this kind keeps between calls.
+/// What a tool of this kind keeps between calls: nothing, connections are of
+/// the node.
 pub struct Runner {
     config: Arc<Http>,
 }
@@ -16,8 +26,25 @@ impl Runner {
         Self { config: config.clone() }
     }
 
+    /// Dropping the future closes the connection.
     pub async fn run(&self, run: &Run<'_>) -> Result<Output, Failure> {
-        _ = (&self.config, run);
-        Err(Failure::new(Reason::Misconfigured, "this version has no HTTP agent"))
+        let limit = self.config.timeout;
+        let deadline = run.deadline.min(Instant::now() + limit);
+        timeout_at(deadline, self.ask(run, deadline)).await.unwrap_or_else(|_| Err(Failure::timeout(limit)))
+    }
+
+    async fn ask(&self, run: &Run<'_>, deadline: Instant) -> Result<Output, Failure> {
+        let config = &*self.config;
+        let prepared = Prepared::new(run, &config.request)?;
+        let is_success =
+            |status: StatusCode| config.success.iter().any(|range| range.contains(&status.as_u16()));
+        let answer = client::send(run, &prepared, Tries::of(&config.request), deadline, is_success).await?;
+        if config.stream {
+            return stream::read(run, config, answer).await;
+        }
+        let headers = answer.response.headers();
+        let kind = output::Kind::of(headers);
+        let body = answer.read(config.request.response_bytes_max).await?;
+        output::of(config, &kind, body)
     }
 }

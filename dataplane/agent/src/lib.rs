@@ -10,6 +10,8 @@
 //! gives content. Dropping the future of a call cancels it, and whatever it has
 //! started ends.
 
+mod client;
+mod collect;
 mod database;
 mod failure;
 mod graphql;

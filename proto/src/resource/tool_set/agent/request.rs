@@ -305,7 +305,8 @@ pub(super) fn text_or_json(
     }
 }
 
-fn is_one_tag(text: &str) -> bool {
+/// Whether a template is a single tag, such as `{{name}}`.
+pub fn is_one_tag(text: &str) -> bool {
     let inside = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
     inside.is_some_and(|inside| !inside.contains("{{") && !inside.contains("}}"))
 }
