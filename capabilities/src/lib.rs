@@ -12,6 +12,7 @@ mod diagnostic;
 mod document;
 mod duration;
 mod emit;
+pub mod generate;
 mod import;
 mod json;
 mod load;
