@@ -54,9 +54,15 @@ pub struct Process {
 
 impl Process {
     pub fn start(name: &str, log: PathBuf, arguments: &[String]) -> Self {
+        Self::start_with(name, log, arguments, &[])
+    }
+
+    /// With variables besides those of the test.
+    pub fn start_with(name: &str, log: PathBuf, arguments: &[String], env: &[(String, String)]) -> Self {
         let output = std::fs::File::create(&log).unwrap();
         let child = Command::new(program(name))
             .args(arguments)
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
@@ -182,25 +188,44 @@ pub struct Node {
     pub mcp: String,
     pub admin: String,
     arguments: Vec<String>,
+    env: Vec<(String, String)>,
     folder: PathBuf,
 }
 
 impl Node {
     pub async fn start(folder: &Path, id: &str, control: &str, more: &[&str]) -> Self {
+        Self::start_with(folder, id, control, more, &[]).await
+    }
+
+    /// With variables besides those of the test.
+    pub async fn start_with(
+        folder: &Path,
+        id: &str,
+        control: &str,
+        more: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let cache = folder.join(id).display().to_string();
         let control = format!("http://{control}");
         let arguments =
             ["--node-id", id, "--control", &control, "--cache-dir", &cache, "--admin", "127.0.0.1:0"];
         let arguments = arguments.iter().chain(more).map(|a| (*a).to_owned()).collect();
-        Self::listen(folder, id, arguments, "127.0.0.1:0").await
+        Self::listen(folder, id, arguments, env, "127.0.0.1:0").await
     }
 
-    async fn listen(folder: &Path, id: &str, arguments: Vec<String>, mcp: &str) -> Self {
+    async fn listen(
+        folder: &Path,
+        id: &str,
+        arguments: Vec<String>,
+        env: Vec<(String, String)>,
+        mcp: &str,
+    ) -> Self {
         let ready = folder.join(format!("{id}.ready"));
         _ = std::fs::remove_file(&ready);
         let mut all = arguments.clone();
         all.extend(["--listen".into(), mcp.to_owned(), "--ready-file".into(), ready.display().to_string()]);
-        let mut process = Process::start("mt-dataplane", folder.join(format!("{id}.log")), &all);
+        let mut process = Process::start_with("mt-dataplane", folder.join(format!("{id}.log")), &all, &env);
         let bound = process.ready(&ready).await;
         Self {
             process,
@@ -208,6 +233,7 @@ impl Node {
             mcp: bound["mcp"].as_str().unwrap().to_owned(),
             admin: bound["admin"].as_str().unwrap().to_owned(),
             arguments,
+            env,
             folder: folder.to_path_buf(),
         }
     }
@@ -216,7 +242,14 @@ impl Node {
     pub async fn restart(&mut self) {
         self.process.kill().await;
         let mcp = self.mcp.clone();
-        *self = Self::listen(&self.folder.clone(), &self.id.clone(), self.arguments.clone(), &mcp).await;
+        *self = Self::listen(
+            &self.folder.clone(),
+            &self.id.clone(),
+            self.arguments.clone(),
+            self.env.clone(),
+            &mcp,
+        )
+        .await;
     }
 
     /// Where clients reach a gateway.
@@ -246,6 +279,15 @@ impl Cluster {
             let id = format!("node-{number}");
             cluster.nodes.push(Node::start(cluster.folder.path(), &id, &cluster.control.grpc, &[]).await);
         }
+        cluster
+    }
+
+    /// One node, with variables in its environment.
+    pub async fn with_env(env: &[(&str, &str)]) -> Self {
+        let mut cluster = Self::start(0).await;
+        let folder = cluster.folder.path();
+        let node = Node::start_with(folder, "node-0", &cluster.control.grpc, &[], env).await;
+        cluster.nodes.push(node);
         cluster
     }
 

@@ -22,6 +22,8 @@ mod fleet;
 mod grpc;
 mod interop;
 mod kills;
+mod library;
+mod manage;
 mod manifest;
 mod matrix;
 mod node;
