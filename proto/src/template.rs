@@ -23,6 +23,8 @@ mod expression;
 mod helper;
 mod json_text;
 mod path;
+#[cfg(test)]
+mod properties;
 mod render;
 mod scan;
 mod shell;

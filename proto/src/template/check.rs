@@ -244,3 +244,76 @@ impl Place for Sql {
         Sql { state: SqlState::Unclear, ..self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::compile;
+    use super::*;
+
+    fn refused_at(text: &str, check: fn(&Template) -> Result<(), TemplateError>) -> Option<&str> {
+        check(&compile(text).unwrap()).err().map(|error| &text[error.offset..])
+    }
+
+    #[test]
+    fn an_argument_cannot_choose_the_server() {
+        let at = |text| refused_at(text, Template::check_url);
+        assert_eq!(at("{{x}}"), Some("{{x}}"));
+        assert_eq!(at("http://{{x}}/"), Some("{{x}}/"));
+        assert_eq!(at("http://h{{x}}"), Some("{{x}}"));
+        assert_eq!(at("http://{{#if a}}{{x}}{{/if}}/"), Some("{{x}}{{/if}}/"));
+        assert_eq!(at("http://h{{#if a}}/{{/if}}{{x}}"), Some("{{x}}"));
+        assert_eq!(at("{{env.HOST}}{{x}}"), Some("{{x}}"));
+        assert_eq!(at("{{env.HOST}}://{{x}}"), Some("{{x}}"));
+        for good in [
+            "http://h/{{x}}",
+            "http://h?{{x}}",
+            "{{env.HOST}}/{{x}}",
+            "http://{{env.HOST}}/{{x}}",
+            "https://{{#if eu}}eu.{{else}}us.{{/if}}h/{{x}}",
+            "https://{{eu ? 'a' : 'b'}}.h/{{x}}",
+            "http://h",
+            "http://{{default env.HOST \"h\"}}/{{x}}",
+        ] {
+            assert_eq!(at(good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn an_argument_cannot_stand_in_quotes_of_sql() {
+        let at = |text| refused_at(text, Template::check_sql);
+        for bad in [
+            "SELECT '{{x}}'",
+            "SELECT \"{{x}}\"",
+            "SELECT 1 -- {{x}}",
+            "SELECT /* /* */ {{x}} */ 1",
+            "SELECT $$ {{x}} $$",
+            "SELECT $a$ $$ {{x}} $a$",
+            "SELECT E'\\'{{x}}'",
+            "SELECT 'it''s {{x}}'",
+            "SELECT {{#if a}}'{{/if}}{{x}}",
+            "{{#each a}}'{{x}}{{/each}}",
+            "SELECT '{{env.HOST}}{{x}}'",
+            "LIKE '%{{x}}%'",
+        ] {
+            let from = bad.find("{{x}}").unwrap();
+            assert_eq!(at(bad), Some(&bad[from..]), "{bad}");
+        }
+        for good in [
+            "SELECT {{x}}",
+            "SELECT 'a' || {{x}} || 'b'",
+            "SELECT '{{env.HOST}}', {{x}}",
+            "SELECT 1 - -{{x}}",
+            "SELECT /* a */ {{x}} -- b",
+            "SELECT 'it''s', {{x}}",
+            "SELECT E'\\'', {{x}}",
+            "SELECT $a$ ' $a$, {{x}}",
+            "SELECT a$b, {{x}}",
+            "SELECT {{x}}::int {{#if a}}LIMIT {{a}}{{/if}}",
+            "SELECT 1 --\n, {{x}}",
+            "IN ({{#each a}}{{#unless @first}}, {{/unless}}{{this}}{{/each}})",
+            "SELECT '\\', {{x}}",
+        ] {
+            assert_eq!(at(good), None, "{good}");
+        }
+    }
+}

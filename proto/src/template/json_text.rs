@@ -65,3 +65,52 @@ impl Place {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{super::tests::render, *};
+
+    fn check(text: &str, arguments: Value, wanted: Value) {
+        let body = render(text, arguments).json_text().unwrap_or_else(|refused| panic!("{text}: {refused}"));
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), wanted, "{body}");
+    }
+
+    #[test]
+    fn values_are_escaped_in_quotes_and_typed_outside() {
+        let nasty = "a\"b\\c\n\u{1}{{x}}";
+        check(r#"{"a": "<{{x}}>"}"#, json!({"x": nasty}), json!({"a": format!("<{nasty}>")}));
+        check(r#"{"a": {{x}}}"#, json!({"x": nasty}), json!({"a": nasty}));
+        check(
+            r#"{"a": {{x}}, "b": {{json x}}}"#,
+            json!({"x": {"c": [1]}}),
+            json!({"a": {"c": [1]}, "b": {"c": [1]}}),
+        );
+        check(r#"{"a": {{json x}}, "b": "{{json x}}"}"#, json!({"x": "t"}), json!({"a": "t", "b": "\"t\""}));
+        check(r#"[1{{#if x}}, {{x}}{{/if}}]"#, json!({"x": -2.5}), json!([1, -2.5]));
+        check(r#"{"\"{{x}}": 1}"#, json!({"x": "k"}), json!({"\"k": 1}));
+        check("{{x}}", json!({"x": null}), json!(null));
+    }
+
+    #[test]
+    fn no_value_changes_the_shape() {
+        for (text, given) in [
+            (r#"{"a": 1{{x}}}"#, json!({"x": 2})),
+            (r#"{"a": {{x}}{{x}}}"#, json!({"x": 2})),
+            (r#"{ {{x}}: 1}"#, json!({"x": "k"})),
+            (r#"["a"#, json!({})),
+            (r#"["{{x}}]"#, json!({"x": "\""})),
+            (r#"[{{x}}"#, json!({"x": "]"})),
+        ] {
+            assert!(render(text, given).json_text().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_cannot_end_an_escape() {
+        let pieces =
+            [Piece::Literal(r#"["\"#.into()), Piece::Value(json!("n")), Piece::Literal(r#""]"#.into())];
+        assert!(Pieces(pieces.to_vec()).json_text().is_err());
+    }
+}

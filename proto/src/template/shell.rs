@@ -16,9 +16,9 @@ impl Pieces {
     /// is a word of its own becomes one word for each item.
     ///
     /// # Errors
-    /// For a value within quotes, backquotes, a comment, arithmetic or a
-    /// here-document, after a backslash, or that would be an option; and for a
-    /// NUL.
+    /// For a value that would be the command, stands within quotes, backquotes,
+    /// a comment, arithmetic or a here-document, after a backslash, or would be
+    /// an option; and for a NUL.
     pub fn shell(&self) -> Result<String, Refused> {
         let mut command = String::new();
         let mut reader = Reader::default();
@@ -73,7 +73,9 @@ struct Reader {
     word: bool,
     /// The word so far, with the values in it.
     current: String,
-    /// Whether `--` was a word of this command.
+    /// Whether this command has a word before this one.
+    named: bool,
+    /// Whether `--` was one of them.
     operands: bool,
     before: Option<char>,
 }
@@ -115,8 +117,8 @@ impl Reader {
             (Place::Plain, '<') if self.before == Some('<') => Place::Lost("a here-document"),
             (Place::Plain, '(') if self.before == Some('(') => Place::Lost("arithmetic"),
             (Place::Plain, '{') if self.before == Some('$') => Place::Lost("`${`"),
-            (Place::Plain, ' ' | '\t') => self.end_word(false),
-            (Place::Plain, '\n' | ';' | '|' | '&' | '(' | ')' | '<' | '>') => self.end_word(true),
+            (Place::Plain, ' ' | '\t' | '<' | '>') => self.end_word(false),
+            (Place::Plain, '\n' | ';' | '|' | '&' | '(' | ')') => self.end_word(true),
             (Place::Plain | Place::Escape, _) => self.grow(c, Place::Plain),
             (Place::Single, '\'') | (Place::Double, '"') | (Place::Backquotes, '`') => Place::Plain,
             (Place::Double, '\\') => Place::DoubleEscape,
@@ -134,6 +136,7 @@ impl Reader {
 
     fn end_word(&mut self, command: bool) -> Place {
         self.operands = !command && (self.operands || self.current == "--");
+        self.named = !command && (self.named || self.word);
         self.word = false;
         self.current.clear();
         Place::Plain
@@ -148,6 +151,9 @@ impl Reader {
     fn check(&self) -> Result<(), Refused> {
         let place = match self.place {
             Place::Plain if self.before == Some('$') => "`$`",
+            Place::Plain if !self.named && !self.word => {
+                return refused("a value cannot be the command: write which program runs");
+            }
             Place::Plain => return Ok(()),
             Place::Single | Place::Double | Place::DoubleEscape => {
                 return refused(
@@ -170,5 +176,69 @@ impl Reader {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::tests::render, *};
+
+    fn shell(text: &str, value: Value) -> Result<String, Refused> {
+        render(text, json!({"x": value, "empty": ""})).shell()
+    }
+
+    #[test]
+    fn a_value_is_one_word() {
+        assert_eq!(
+            shell("echo {{x}}", json!("a b; $(id) `id` 'x'")).unwrap(),
+            r"echo 'a b; $(id) `id` '\''x'\'''"
+        );
+        assert_eq!(shell("f --x={{x}}|g", json!("-v")).unwrap(), "f --x='-v'|g");
+        assert_eq!(shell("echo {{x}}; ls", json!(["a b", 2])).unwrap(), "echo 'a b' '2'; ls");
+        assert_eq!(shell("f a{{x}}", json!(["b"])).unwrap(), r#"f a'["b"]'"#);
+        assert_eq!(
+            shell("echo $(basename {{x}}) \"$HOME\"", json!("/a b")).unwrap(),
+            "echo $(basename '/a b') \"$HOME\""
+        );
+    }
+
+    #[test]
+    fn a_value_stands_only_where_words_do() {
+        for text in [
+            "echo '{{x}}'",
+            "echo \"{{x}}\"",
+            "echo `f {{x}}`",
+            "echo # {{x}}",
+            "cat <<E\n{{x}}\nE",
+            "echo $(( {{x}} ))",
+            "{{x}} a",
+            "a; {{x}}",
+            "a | {{x}}",
+            "$({{x}})",
+            "echo ${a:-{{x}}}",
+            "echo \"$(f {{x}})\"",
+            "echo ${{x}}",
+        ] {
+            let text = text.replace("$(( {{", "$((1+ {{");
+            assert!(shell(&text, json!("a")).is_err(), "{text}");
+        }
+        let escape = [Piece::Literal("echo \\".into()), Piece::Value(json!("a"))];
+        assert!(Pieces(escape.to_vec()).shell().is_err());
+        assert!(shell("echo {{x}}", json!("a\0")).is_err());
+    }
+
+    #[test]
+    fn a_value_is_no_option() {
+        for text in ["f {{x}}", "f -- a; g {{x}}", "f {{empty}}{{x}}", "f $(g {{x}})"] {
+            assert!(shell(text, json!("-rf")).is_err(), "{text}");
+        }
+        assert!(shell("f {{x}}-e", json!("")).is_err());
+        assert!(shell("f {{x}}", json!(["a", "-e"])).is_err());
+        for text in ["f -- {{x}}", "f --x={{x}}", "f ./{{x}}", "f \"a\"{{x}}", "f -- {{empty}}{{x}}"] {
+            assert!(shell(text, json!("-rf")).is_ok(), "{text}");
+        }
+        assert_eq!(shell("f {{x}}", json!(-5)).unwrap(), "f '-5'");
     }
 }

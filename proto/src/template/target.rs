@@ -140,3 +140,88 @@ impl Pieces {
         (statement, values)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::tests::render, *};
+
+    fn argv(text: &str, arguments: Value) -> Result<Vec<String>, Refused> {
+        render(text, arguments).argv(false)
+    }
+
+    fn elements(text: &str, arguments: Value) -> Vec<String> {
+        argv(text, arguments).unwrap()
+    }
+
+    #[test]
+    fn an_element_is_one_element_whatever_the_value() {
+        assert_eq!(elements("{{x}}", json!({"x": "a b\n'c' \"d\" $e `f`"})), ["a b\n'c' \"d\" $e `f`"]);
+        assert_eq!(elements("--x={{x}}", json!({"x": "-rf"})), ["--x=-rf"]);
+        assert_eq!(elements("{{x}}", json!({"x": ""})), [""]);
+        assert_eq!(elements("{{x}}", json!({"x": {"a": 1}})), [r#"{"a":1}"#]);
+        assert_eq!(elements("{{x}}", json!({"x": true})), ["true"]);
+    }
+
+    #[test]
+    fn a_list_alone_becomes_elements() {
+        assert_eq!(elements("{{x}}", json!({"x": ["a", 1, "b c"]})), ["a", "1", "b c"]);
+        assert_eq!(elements("{{x}}", json!({"x": []})), [""; 0]);
+        assert_eq!(elements("-f={{x}}", json!({"x": ["a", 1]})), [r#"-f=["a",1]"#]);
+        assert!(argv("{{x}}", json!({"x": ["a", "-b"]})).is_err());
+    }
+
+    #[test]
+    fn what_renders_to_nothing_is_no_element() {
+        assert_eq!(elements("{{#if x}}-v{{/if}}", json!({})), [""; 0]);
+        assert_eq!(elements("{{#if x}}-v{{/if}}", json!({"x": 1})), ["-v"]);
+        assert_eq!(elements("{{x ? '' : '-i'}}", json!({"x": 1})), [""; 0]);
+        assert_eq!(elements("{{x ? '' : '-i'}}", json!({})), ["-i"]);
+    }
+
+    #[test]
+    fn a_value_is_no_option() {
+        for (text, given) in [
+            ("{{x}}", json!({"x": "-rf"})),
+            ("{{x}}", json!({"x": "--output=/etc/passwd"})),
+            ("{{x}}", json!({"x": "-"})),
+            ("{{x}}{{y}}", json!({"x": "", "y": "-e"})),
+            ("{{x}}-e", json!({"x": ""})),
+            ("{{x}}-e", json!({"x": null})),
+            ("{{default x \"a\"}}", json!({"x": "-e"})),
+            ("{{#each x}}{{this}}{{/each}}", json!({"x": ["-e"]})),
+        ] {
+            assert!(argv(text, given.clone()).is_err(), "{text} {given}");
+            assert!(render(text, given).argv(true).is_ok(), "{text}");
+        }
+        assert_eq!(elements("{{x}}", json!({"x": -5})), ["-5"]);
+        assert!(argv("{{x}}", json!({"x": "-5"})).is_err());
+    }
+
+    #[test]
+    fn no_nul_reaches_a_program() {
+        assert!(render("{{x}}", json!({"x": "a\0b"})).argv(true).is_err());
+        assert!(render("{{x}}", json!({"x": ["a\0b"]})).argv(true).is_err());
+    }
+
+    #[test]
+    fn a_header_is_one_line_of_visible_characters() {
+        let header = |value: &str| render("v={{x}}", json!({"x": value})).header();
+        assert_eq!(header("a b; \"c\"").unwrap(), "v=a b; \"c\"");
+        for bad in ["a\r\nX-Admin: 1", "a\n", "\0", "\t", "\u{7f}", "é", "\u{2028}", "a "] {
+            assert!(header(bad).is_err(), "{bad:?}");
+        }
+        assert!(render("{{x}}", json!({"x": " a"})).header().is_err());
+        assert_eq!(render(" a ", json!({})).header().unwrap(), " a ");
+    }
+
+    #[test]
+    fn values_are_bound_in_order() {
+        let pieces =
+            render("SELECT * FROM t WHERE a = {{x}} AND b = {{y}}", json!({"x": "' OR 1=1", "y": [1]}));
+        let (statement, values) = pieces.sql(|number| format!("${number}"));
+        assert_eq!(statement, "SELECT * FROM t WHERE a = $1 AND b = $2");
+        assert_eq!(values, [json!("' OR 1=1"), json!([1])]);
+    }
+}

@@ -286,3 +286,113 @@ fn climbs(segment: &str) -> bool {
         text = Cow::Owned(decoded);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::tests::render, *};
+
+    fn check(text: &str, value: Value, wanted: &str) {
+        let url =
+            render(text, json!({"x": value})).url().unwrap_or_else(|refused| panic!("{text}: {refused}"));
+        assert_eq!(url.as_str(), wanted, "{text}");
+    }
+
+    fn is_refused(text: &str, value: Value) {
+        let url = render(text, json!({"x": value, "empty": ""})).url();
+        assert!(url.is_err(), "{text} {value}: {url:?}");
+    }
+
+    #[test]
+    fn a_value_in_the_path_is_a_segment() {
+        check(
+            "http://h/a/{{x}}/b",
+            json!("c d/e?f#g%2f\\é&="),
+            "http://h/a/c%20d%2Fe%3Ff%23g%252f%5C%C3%A9%26%3D/b",
+        );
+        check("http://h/{{x}}.json", json!(""), "http://h/.json");
+        check("http://h/{{x}}.json", json!(".."), "http://h/...json");
+        check("http://h/{{x}}", json!(7), "http://h/7");
+        check("http://h", json!(7), "http://h/");
+        check("http://h/", json!(7), "http://h/");
+        check("https://{{env.HOST}}:8443/v1/{{x}}", json!("a"), "https://api.example.com:8443/v1/a");
+        check("http://u:p@h/a b/{{x}}", json!("c"), "http://u:p@h/a%20b/c");
+    }
+
+    #[test]
+    fn no_value_leaves_its_place_in_the_path() {
+        for climbing in [
+            "..",
+            ".",
+            "%2e%2e",
+            "%2E.",
+            ".%2e",
+            "%252e%252e",
+            "../../etc/passwd",
+            "..\\..",
+            "%2e%2e%2f",
+            "a/../b",
+            "..%2f",
+            "..;/x",
+            "..%5c",
+        ] {
+            is_refused("http://h/a/{{x}}", json!(climbing));
+            is_refused("http://h/a/{{x}}/b?c=d", json!(climbing));
+        }
+        is_refused("http://h/a/.{{x}}", json!("."));
+        is_refused("http://h/a/%2e{{x}}", json!("."));
+        is_refused("http://h/a/{{x}}", json!(""));
+        is_refused("http://h/a/{{x}}/", json!(null));
+        is_refused("http://h/a/{{x}}{{empty}}/", json!(""));
+        is_refused("http://h/a/{{x}}", json!(["a"]));
+        is_refused("http://h/a/{{x}}", json!({"a": 1}));
+    }
+
+    #[test]
+    fn the_server_is_the_authors() {
+        for text in [
+            "{{x}}",
+            "{{x}}/a",
+            "{{x}}://h/",
+            "http://{{x}}/",
+            "http://h{{x}}/",
+            "http://h:{{x}}/",
+            "http://{{x}}@h/",
+            "http://h{{x}}",
+            "http:/{{x}}",
+            "{{env.HOST}}{{x}}",
+        ] {
+            for value in ["evil", "http://evil", ".evil.com", "@evil", "/evil", "80"] {
+                is_refused(text, json!(value));
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_in_the_query_is_a_value() {
+        check("http://h/?q={{x}}&r=1", json!("a&b=c+d #e%20"), "http://h/?q=a%26b%3Dc%2Bd%20%23e%2520&r=1");
+        check("http://h?q={{x}}", json!(""), "http://h/?q=");
+        check("http://h/a?q={{x}}#f", json!(["a", "b&", 1]), "http://h/a?q=a&q=b%26&q=1#f");
+        check("http://h/a?p=1&q={{x}}&r=2", json!(["a", "b"]), "http://h/a?p=1&q=a&q=b&r=2");
+        check("http://h/a?q={{x}}", json!([]), "http://h/a?");
+        check("http://h/a?q=v{{x}}", json!(["a"]), "http://h/a?q=v%5B%22a%22%5D");
+        check("http://h/a?q={{x}}", json!({"a": 1}), "http://h/a?q=%7B%22a%22%3A1%7D");
+        check("http://h/a?q=?{{x}}", json!("?"), "http://h/a?q=?%3F");
+        check("http://h/a?{{#if x}}q={{x}}{{/if}}", json!(null), "http://h/a?");
+        check("http://h/#a{{x}}", json!("b#c"), "http://h/#ab%23c");
+    }
+
+    #[test]
+    fn what_the_author_writes_means_what_it_says() {
+        for text in [
+            "http://h/a/../{{x}}",
+            "http://h/a\\{{x}}/../c",
+            "nonsense",
+            "http:///{{x}}",
+            "http://h/%2e%2e/{{x}}",
+        ] {
+            is_refused(text, json!("a"));
+        }
+    }
+}
