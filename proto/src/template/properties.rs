@@ -160,6 +160,18 @@ proptest! {
     }
 
     #[test]
+    fn white_space_goes_as_in_the_reference(parts in prop::collection::vec(prop::sample::select(vec![
+        "a", " ", "  ", "\n", "\r\n", "\t", "{{x}}", "{{! c }}", "{{!-- c --}}", "{{#if x}}b{{/if}}",
+        "{{#if x}}\nb\n{{/if}}", "\n{{#if y}}\nb\n{{else}}\nc\n{{/if}}\n", "{{#each l}}\n{{this}}\n{{/each}}",
+    ]), 0..8)) {
+        // Spaces after the last block go with it, as in JavaScript's Handlebars; the reference keeps them.
+        let text = parts.concat() + ".";
+        let given = json!({"x": 1, "l": [1, 2]});
+        let wanted = handlebars::Handlebars::new().render_template(&text, &given).unwrap();
+        prop_assert_eq!(fill(&text, &given).text(), wanted);
+    }
+
+    #[test]
     fn a_value_is_never_a_template(x in hostile()) {
         let given = json!({"x": x});
         prop_assert_eq!(fill("a{{x}}b", &given).text(), format!("a{x}b"));

@@ -261,3 +261,31 @@ fn templates_in_values_stay_texts() {
     let given = json!({"x": "{{env.API_KEY}}{{y}}", "y": "secret"});
     check("{{x}}", given, "{{env.API_KEY}}{{y}}");
 }
+
+#[test]
+fn templates_mean_what_they_mean_to_handlebars() {
+    let mut reference = handlebars::Handlebars::new();
+    reference.register_escape_fn(handlebars::no_escape);
+    let given = json!({
+        "t": true, "f": false, "s": "text", "n": 3, "l": ["a", "b"], "o": {"k": "v", "m": {"x": 1}}, "e": [],
+        "d": [{"n": "p", "l": [1, 2]}, {"n": "q", "l": []}],
+    });
+    for text in [
+        "{{s}} {{n}} {{t}} {{o.k}} {{o.m.x}} {{l.[0]}} {{l.1}} {{this.s}}",
+        "{{#if t}}a{{else}}b{{/if}}{{#if e}}a{{else if n}}c{{else}}b{{/if}}{{#unless f}}d{{/unless}}",
+        "{{#each l}}{{@index}}:{{this}}{{#unless @last}},{{/unless}}{{#if @first}}!{{/if}}{{/each}}",
+        "{{#each o.m}}{{@key}}={{this}}{{/each}}{{#each e}}x{{else}}none{{/each}}",
+        "{{#each d}}{{n}}{{#each l}}{{../n}}{{this}}{{@../index}}{{/each}};{{/each}}",
+        "{{#each d as |x i|}}{{x.n}}{{i}}{{/each}}{{#with o}}{{k}}{{../s}}{{@root.n}}{{/with}}",
+        "{{#with o as |w|}}{{w.k}}{{/with}}{{lookup o \"k\"}}{{lookup l 1}}{{len l}}",
+        "{{#if (and t (gt n 2))}}1{{/if}}{{#if (or f (eq s \"text\"))}}2{{/if}}{{#if (not (lt n 3))}}3{{/if}}",
+        "{{#if (ne s 'text')}}1{{else}}{{#if (gte n 3)}}2{{/if}}{{#if (lte n 3)}}3{{/if}}{{/if}}",
+        "a {{! c }} b {{!-- {{s}} --}} c {{{s}}} {{&s}} \\{{s}} \\\\{{s}}",
+        "a\n{{#each l}}\n- {{this}}\n{{/each}}\nb",
+        "{{#if t}}\n  x\n{{else}}\n  y\n{{/if}}\n",
+        "a {{~s~}} b {{~#if t~}} c {{~/if~}} d",
+    ] {
+        let wanted = reference.render_template(text, &given).unwrap();
+        assert_eq!(render(text, given.clone()).text(), wanted, "{text}");
+    }
+}
