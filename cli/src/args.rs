@@ -3,6 +3,7 @@
 //! Only the shape is here. Nothing is read, resolved or connected while
 //! arguments are parsed, so that `--help` answers at once.
 
+mod generate;
 mod help;
 mod manage;
 
@@ -13,6 +14,7 @@ use mt_proto::resource::Kind;
 
 #[cfg(test)]
 pub use help::try_parse;
+pub use generate::{BackendArgs, Choice, DescribedArgs, GenerateCommand, Target};
 pub use help::{command, exit_codes, parse};
 pub use manage::{StatsArgs, SwitchArgs, Switchable, VisibilityArgs};
 
@@ -109,6 +111,12 @@ pub enum Command {
     /// Show one resource and what is known about it
     #[command(after_help = help::DESCRIBE)]
     Describe(DescribeArgs),
+    /// Make capability files for services that describe themselves
+    #[command(after_help = generate::HELP, subcommand_required = true)]
+    Generate {
+        #[command(subcommand)]
+        command: GenerateCommand,
+    },
     /// Delete resources
     #[command(after_help = help::DELETE)]
     Delete(DeleteArgs),
@@ -170,6 +178,9 @@ pub struct UpArgs {
     /// Where the node serves health, metrics and its state
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901", value_parser = address)]
     pub admin: SocketAddr,
+    /// Directory beneath which the files of resources are; nothing outside of it is read
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub files_dir: PathBuf,
     /// Import this client configuration once it runs, as `mtctl import` does
     #[arg(long, value_name = "FILE")]
     pub import: Vec<PathBuf>,

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     env,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     path::PathBuf,
 };
 
@@ -14,6 +15,8 @@ use clap::Parser;
 use http::Uri;
 use metrics_exporter_prometheus::PrometheusHandle;
 use mt_proto::resource::ResourceName;
+
+use crate::{gateway::logging::MESSAGES_PER_MINUTE, node::Settings};
 
 /// Where a control plane is, unless told otherwise.
 pub const CONTROL: &str = "http://127.0.0.1:7001";
@@ -65,6 +68,12 @@ pub struct Args {
     /// Where the last good configuration is kept [default: magictunnel/ID in the user's cache directory]
     #[arg(long, env = "MT_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// Directory beneath which the files of resources are; nothing outside of it is read
+    #[arg(long, env = "MT_FILES_DIR", value_name = "DIR", default_value = ".")]
+    files_dir: PathBuf,
+    /// Log messages of one logger that a client gets in a minute; 0 is no limit
+    #[arg(long, env = "MT_LOG_MESSAGES_PER_MINUTE", value_name = "N", default_value_t = MESSAGES_PER_MINUTE)]
+    log_messages_per_minute: u32,
     /// Label that gateways select nodes by; may be repeated
     #[arg(long = "label", env = "MT_LABELS", value_name = "KEY=VALUE", value_delimiter = ',')]
     labels: Vec<String>,
@@ -119,6 +128,7 @@ pub struct Options {
     pub relay_advertise: Option<String>,
     /// None: nothing is kept, and a start needs the control plane.
     pub cache_dir: Option<PathBuf>,
+    pub settings: Settings,
     pub labels: BTreeMap<String, String>,
     /// None: the address that was bound.
     pub advertise: Option<String>,
@@ -187,6 +197,10 @@ impl Args {
             relay_listen: self.relay_listen,
             relay_advertise: self.relay_advertise.as_deref().map(relay_advertise).transpose()?,
             cache_dir: self.cache_dir.clone().or_else(|| cache_dir(kept_by, |name| env::var_os(name))),
+            settings: Settings {
+                files_dir: self.files_dir.clone(),
+                log_messages_per_minute: NonZeroU32::new(self.log_messages_per_minute),
+            },
             labels: labels(&self.labels)?,
             advertise: self.advertise.as_deref().map(advertise).transpose()?,
             allowed_hosts: self.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),

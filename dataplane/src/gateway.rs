@@ -16,6 +16,7 @@ mod bridge;
 pub mod call;
 pub mod catalog;
 mod cursor;
+pub mod logging;
 mod offered;
 pub mod park;
 mod results;
@@ -82,8 +83,13 @@ pub async fn answer(
             let target = view
                 .resource(&uri)
                 .ok_or_else(|| CallError::UnknownResource { uri: uri.clone().into_owned() })?;
-            let answer = send_renamed(node, table, view, &target, Key::Uri, call, caller).await?;
-            Ok(wrap(view, Place::ReadResult, &target, answer))
+            let uri = uri.into_owned();
+            let answer = send_renamed(node, table, view, &target, Key::Uri, call, caller).await;
+            match answer {
+                // The client is told the URI that it knows.
+                Err(CallError::UnknownResource { .. }) => Err(CallError::UnknownResource { uri }),
+                answer => Ok(wrap(view, Place::ReadResult, &target, answer?)),
+            }
         }
         Method::Complete => complete(node, table, view, call, caller).await,
         Method::SetLevel => set_level(node, table, view, call, caller).await,
@@ -193,12 +199,19 @@ async fn forward(
 ) -> Result<Answer, CallError> {
     let upstream = table.upstream(backend).ok_or_else(|| CallError::Disabled { backend: backend.clone() })?;
     call.deadline = Instant::now() + time_limit(table, view, backend, tool);
+    let session = call.client.events.clone();
+    let edited = |caller: &Caller| {
+        let logs_per_minute = node.settings.log_messages_per_minute;
+        caller.of_member(backend, view.wraps_uris()).limiting_logs(logs_per_minute, session.as_ref())
+    };
     // What the backend says outside of calls reaches the session edited too.
-    if let Some(events) = &call.client.events {
-        let events = Some(events.of_member(backend, view.wraps_uris()));
-        call.client = Arc::new(Client { events, ..Client::clone(&call.client) });
+    if let Some(events) = &session {
+        call.client = Arc::new(Client { events: Some(edited(events)), ..Client::clone(&call.client) });
     }
-    bridge::call(node, table, upstream, call, &caller.of_member(backend, view.wraps_uris())).await
+    let caller = edited(caller);
+    let answer = bridge::call(node, table, upstream, call, &caller).await;
+    caller.tell_dropped().await;
+    answer
 }
 
 /// The smallest of what the backend and the policies allow.

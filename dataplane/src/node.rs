@@ -4,7 +4,7 @@
 //! A call loads the [`Table`] once and passes it down, so it never sees two
 //! configurations. Only [`Node::install`] changes the table.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use mt_proto::resource::{ResourceName, SecretSource};
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    gateway::{KeptSessions, park::Parks},
+    gateway::{KeptSessions, logging, park::Parks},
     relay::Relay,
     seal::KeyRing,
     snapshot::Snapshot,
@@ -36,9 +36,28 @@ impl Table {
     }
 }
 
+/// What a node is told when it starts, besides what it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the files of resources are; nothing outside of it is read.
+    pub files_dir: PathBuf,
+    /// How many messages of one logger a client gets; none: as many as there are.
+    pub log_messages_per_minute: Option<NonZeroU32>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            files_dir: PathBuf::from("."),
+            log_messages_per_minute: NonZeroU32::new(logging::MESSAGES_PER_MINUTE),
+        }
+    }
+}
+
 /// What a node has in service.
 pub struct Node {
     tag: Arc<str>,
+    pub settings: Settings,
     pub tracker: TaskTracker,
     /// No new calls are taken: streams that would never end do.
     pub draining: CancellationToken,
@@ -61,12 +80,13 @@ impl Node {
     /// that were under way are done.
     pub fn new(tracker: TaskTracker, draining: CancellationToken, stopped: CancellationToken) -> Arc<Self> {
         let boot_id = uuid::Uuid::new_v4().to_string();
-        Self::tagged(tag_of("", &boot_id), tracker, draining, stopped)
+        Self::tagged(tag_of("", &boot_id), Settings::default(), tracker, draining, stopped)
     }
 
     /// As [`new`](Self::new), under the tag by which the fleet knows it.
     pub fn tagged(
         tag: Arc<str>,
+        settings: Settings,
         tracker: TaskTracker,
         draining: CancellationToken,
         stopped: CancellationToken,
@@ -75,7 +95,8 @@ impl Node {
         let relay = Relay::new(tag.clone(), keys.clone());
         Arc::new(Self {
             tag,
-            upstream_shared: Shared::among_nodes(tracker.clone(), stopped, relay.clone()),
+            upstream_shared: Shared::of_node(tracker.clone(), stopped, relay.clone(), &settings.files_dir),
+            settings,
             relay,
             tracker,
             draining,

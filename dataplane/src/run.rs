@@ -99,7 +99,7 @@ pub async fn run(
     let tracker = TaskTracker::new();
     let boot_id = uuid::Uuid::new_v4().to_string();
     let tag = node::tag_of(&options.node_id, &boot_id);
-    let node = Node::tagged(tag, tracker.clone(), shutdown.clone(), stop.clone());
+    let node = Node::tagged(tag, options.settings.clone(), tracker.clone(), shutdown.clone(), stop.clone());
     let (keep, kept) = Keep::channel();
     let serving = Arc::new(AtomicBool::new(false));
     let target = Target { node: node.clone(), calls: Handle::current(), keep, serving: serving.clone() };

@@ -160,7 +160,8 @@ impl Upstream {
                 pipes(Carrier::process(Stdio::new(config.name.clone(), transport, secrets)))
             }
             Transport::Agents(tool_set) => {
-                Leg::Agents(Box::new(ToolSetLeg::new(config.name.clone(), tool_set, secrets)))
+                let name = config.name.clone();
+                Leg::Agents(Box::new(ToolSetLeg::new(name, tool_set, secrets, shared.files.clone())))
             }
         };
         let queue = config.single_session.map(|terms| Queue::new(&config.name, terms));

@@ -296,6 +296,10 @@ impl Planes {
             relay_listen: ([127, 0, 0, 1], 0).into(),
             relay_advertise: None,
             cache_dir: Some(dir.join("node")),
+            settings: mt_dataplane::node::Settings {
+                files_dir: args.files_dir.clone(),
+                ..Default::default()
+            },
             labels: Default::default(),
             advertise: None,
             allowed_hosts: Vec::new(),

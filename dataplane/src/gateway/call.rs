@@ -7,9 +7,10 @@
 //! cancels it, on every transport: who must not cancel (a legacy client that
 //! merely lost its connection) keeps the future alive.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use metrics::counter;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -17,7 +18,10 @@ use tokio::{
 
 use mt_proto::resource::ResourceName;
 
-use super::rewrite;
+use super::{
+    logging::{Counts, LogLine},
+    rewrite,
+};
 use crate::mcp::{Method, Params, ProtocolVersion, RawId, RpcError, error::code};
 
 /// Messages to a client that wait until its door takes them. A full queue
@@ -115,6 +119,8 @@ pub struct Caller {
     to_client: mpsc::Sender<ToClient>,
     /// What a member says is edited on its way to the client.
     member: Option<Member>,
+    /// The log messages that went this way.
+    logged: Arc<Counts>,
 }
 
 /// The member of a gateway that speaks.
@@ -122,6 +128,14 @@ pub struct Caller {
 struct Member {
     backend: ResourceName,
     wraps_uris: bool,
+    /// Log messages of one logger; none: as many as there are.
+    logs_per_minute: Option<NonZeroU32>,
+}
+
+/// What a client is sent for one notification of a member.
+struct Edited {
+    notice: Option<Bytes>,
+    message: Option<Bytes>,
 }
 
 /// What reaches the client's door while a call runs.
@@ -170,38 +184,72 @@ impl Caller {
     /// A caller, and the end that its door reads.
     pub fn channel() -> (Caller, mpsc::Receiver<ToClient>) {
         let (to_client, door) = mpsc::channel(TO_CLIENT_QUEUE_MAX);
-        (Caller { to_client, member: None }, door)
+        (Caller { to_client, member: None, logged: Arc::default() }, door)
     }
 
     /// As a member of a gateway speaks to the client: its resources have the
     /// URIs that the client knows, and its lists are the gateway's to announce.
     #[must_use]
     pub fn of_member(&self, backend: &ResourceName, wraps_uris: bool) -> Caller {
-        let member = Some(Member { backend: backend.clone(), wraps_uris });
-        Caller { to_client: self.to_client.clone(), member }
+        let member = Some(Member { backend: backend.clone(), wraps_uris, logs_per_minute: None });
+        Caller { member, ..self.clone() }
+    }
+
+    /// Each of the member's loggers has so many messages a minute, counted
+    /// together with what goes by `other`: a session's calls count as one client.
+    #[must_use]
+    pub fn limiting_logs(mut self, per_minute: Option<NonZeroU32>, other: Option<&Caller>) -> Caller {
+        if let Some(member) = &mut self.member {
+            member.logs_per_minute = per_minute;
+        }
+        if let Some(other) = other {
+            self.logged = other.logged.clone();
+        }
+        self
     }
 
     /// Sends a whole JSON-RPC notification; waits while the queue is full.
     /// A client that is gone is not an error: the call goes on or is dropped.
     pub async fn notify(&self, message: Bytes) {
-        let Some(message) = self.edited(message) else { return };
-        // The door closed: whoever owns the call decides what that means.
-        _ = self.to_client.send(ToClient::Notify(message)).await;
+        let Edited { notice, message } = self.edited(message);
+        for message in [notice, message].into_iter().flatten() {
+            // The door closed: whoever owns the call decides what that means.
+            _ = self.to_client.send(ToClient::Notify(message)).await;
+        }
     }
 
     /// As [`notify`](Self::notify), but gives up at once when the queue is full.
     /// For messages that nobody may wait for. True if it was taken.
     pub fn try_notify(&self, message: Bytes) -> bool {
-        let Some(message) = self.edited(message) else { return true };
-        self.to_client.try_send(ToClient::Notify(message)).is_ok()
+        let Edited { notice, message } = self.edited(message);
+        let mut messages = [notice, message].into_iter().flatten();
+        messages.all(|message| self.to_client.try_send(ToClient::Notify(message)).is_ok())
+    }
+
+    /// Tells the client how much was dropped of what the member has logged, as
+    /// far as it has not been told. For the end of a call.
+    pub async fn tell_dropped(&self) {
+        let Some(member) = &self.member else { return };
+        for notice in self.logged.untold(&member.backend, Instant::now()) {
+            _ = self.to_client.send(ToClient::Notify(notice)).await;
+        }
     }
 
     /// What the client is told of a member's notification.
-    fn edited(&self, message: Bytes) -> Option<Bytes> {
-        match &self.member {
-            Some(member) => rewrite::notification(&member.backend, member.wraps_uris, message),
-            None => Some(message),
+    fn edited(&self, message: Bytes) -> Edited {
+        let Some(member) = &self.member else { return Edited { notice: None, message: Some(message) } };
+        if let Some(per_minute) = member.logs_per_minute
+            && let Some(line) = LogLine::of(&message)
+        {
+            let admitted = self.logged.admit(&member.backend, &line, per_minute, Instant::now());
+            if admitted.is_dropped {
+                counter!("mt_log_messages_dropped_total", "backend" => member.backend.to_string())
+                    .increment(1);
+            }
+            return Edited { notice: admitted.notice, message: (!admitted.is_dropped).then_some(message) };
         }
+        let message = rewrite::notification(&member.backend, member.wraps_uris, message);
+        Edited { notice: None, message }
     }
 
     /// Says that the backend has begun a stream.

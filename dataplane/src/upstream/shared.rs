@@ -1,6 +1,6 @@
 //! What all backends of a node share: connections, tasks, and the end.
 
-use std::{collections::HashMap, sync::Arc, sync::OnceLock, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, sync::OnceLock, time::Duration};
 
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::message::Outgoing;
+use super::{agents::Files, message::Outgoing};
 use crate::relay::Relay;
 
 /// Idle connections kept for one authority.
@@ -41,6 +41,8 @@ pub struct Shared {
     pub shutdown: CancellationToken,
     /// What is open for a session is noted there, for the node after this one.
     pub relay: Arc<Relay>,
+    /// What resources are read from.
+    pub files: Arc<Files>,
     clients: Mutex<HashMap<(bool, Duration), HttpClient>>,
     tls: OnceLock<Arc<ClientConfig>>,
 }
@@ -48,12 +50,17 @@ pub struct Shared {
 impl Shared {
     /// Of a node that is alone.
     pub fn new(tasks: TaskTracker, shutdown: CancellationToken) -> Arc<Self> {
-        Self::among_nodes(tasks, shutdown, Arc::default())
+        Self::of_node(tasks, shutdown, Arc::default(), Path::new("."))
     }
 
-    /// Of a node among others.
-    pub fn among_nodes(tasks: TaskTracker, shutdown: CancellationToken, relay: Arc<Relay>) -> Arc<Self> {
-        Arc::new(Self { tasks, shutdown, relay, ..Self::default() })
+    /// Of a node among others, whose files are beneath a directory.
+    pub fn of_node(
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+        relay: Arc<Relay>,
+        files: &Path,
+    ) -> Arc<Self> {
+        Arc::new(Self { tasks, shutdown, relay, files: Files::beneath(files), ..Self::default() })
     }
 
     /// The client for backends with this scheme and connect timeout.
