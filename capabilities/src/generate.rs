@@ -145,6 +145,11 @@ pub fn mcp(backend: &str, tools: &[Value], options: &Options) -> Result<Generate
     file::assemble(mcp::draft(backend, tools, options), options)
 }
 
+/// The nearest name that a tool set may have.
+pub fn set_name(text: &str) -> String {
+    crate::names::legal_name(text).unwrap_or_else(|| "tools".to_owned())
+}
+
 /// A tool that is being made.
 #[derive(Debug)]
 struct Draft {

@@ -153,6 +153,16 @@ impl Client {
         Ok(answer.map_err(|status| self.failure("the keys stay as they are", &status))?.into_inner())
     }
 
+    /// The tools that the catalog has of a backend, from one on.
+    ///
+    /// # Errors
+    /// When the control plane does not answer, or has no such backend.
+    pub async fn list_tools(&mut self, backend: &str, skip: usize) -> Result<pb::ListToolsResponse, Failure> {
+        let skip = u32::try_from(skip).unwrap_or(u32::MAX);
+        let answer = self.fleet.list_tools(pb::ListToolsRequest { backend: backend.to_owned(), skip }).await;
+        Ok(answer.map_err(|status| self.failure("cannot list the tools", &status))?.into_inner())
+    }
+
     /// # Errors
     /// When the control plane does not answer.
     pub async fn backends(&mut self) -> Result<Vec<pb::FleetBackend>, Failure> {

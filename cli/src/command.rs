@@ -10,6 +10,7 @@ mod delete;
 mod demo_server;
 mod describe;
 mod diff;
+mod generate;
 mod down;
 mod edit;
 mod get;
@@ -97,6 +98,7 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Diff(args) => wait(diff::run(context, &args)),
         Command::Get(args) => wait(get::run(context, &args)),
         Command::Describe(args) => wait(describe::run(context, &args)),
+        Command::Generate { command } => wait(generate::run(context, &command)),
         Command::Delete(args) => wait(delete::run(context, &args)),
         Command::Principal { command } => wait(principal::run(context, &command)),
         Command::History(args) => wait(history::run(context, &args)),

@@ -15,7 +15,7 @@ use crate::output::Exit;
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Start", &["up", "down", "status", "import", "stdio"]),
     ("Tools", &["tools", "call", "stats", "enable", "disable"]),
-    ("Configuration", &["apply", "validate", "diff", "get", "describe", "delete", "principal"]),
+    ("Configuration", &["apply", "generate", "validate", "diff", "get", "describe", "delete", "principal"]),
     ("History", &["history", "undo"]),
     ("Fleet", &["nodes", "keys"]),
     ("Help", &["help", "completion", "exit-codes"]),
