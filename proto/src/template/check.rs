@@ -1,21 +1,31 @@
 //! What a place would refuse whatever the arguments, said when the template is
 //! applied.
 
+use std::borrow::Cow;
+
 use super::{
     Template, TemplateError,
     compile::{Node, Output},
+    shell,
 };
 
 /// What reads the text of a template in one language, with values in it.
-trait Place: Clone + PartialEq {
+trait Place: Clone {
     fn text(&mut self, text: &str);
     /// A variable of the environment.
     fn trusted(&mut self);
     /// # Errors
-    /// If no value can stand here.
-    fn value(&self) -> Result<(), (&'static str, &'static str)>;
+    /// If no value can stand here: the message and the hint.
+    fn value(&mut self) -> Result<(), Wrong>;
     /// What two ways through a condition lead to.
     fn join(self, other: Self) -> Self;
+}
+
+/// A message and a hint.
+type Wrong = (Cow<'static, str>, &'static str);
+
+fn wrong(message: &'static str, hint: &'static str) -> Result<(), Wrong> {
+    Err((message.into(), hint))
 }
 
 impl Template {
@@ -35,6 +45,14 @@ impl Template {
     /// With the place of the first such value.
     pub fn check_sql(&self) -> Result<(), TemplateError> {
         walk(&self.nodes, &mut Sql::default())
+    }
+
+    /// Checks a template for a command of a shell: values stand where words do.
+    ///
+    /// # Errors
+    /// With the place of the first that does not.
+    pub fn check_shell(&self) -> Result<(), TemplateError> {
+        walk(&self.nodes, &mut Shell::default())
     }
 }
 
@@ -63,10 +81,10 @@ fn walk<P: Place>(nodes: &[Node], place: &mut P) -> Result<(), TemplateError> {
     Ok(())
 }
 
-fn check(output: &Output, place: &impl Place) -> Result<(), TemplateError> {
+fn check(output: &Output, place: &mut impl Place) -> Result<(), TemplateError> {
     place.value().map_err(|(message, hint)| TemplateError {
         offset: output.at,
-        message: message.to_owned(),
+        message: message.into_owned(),
         hint: Some(hint.to_owned()),
     })
 }
@@ -105,14 +123,14 @@ impl Place for Authority {
         }
     }
 
-    fn value(&self) -> Result<(), (&'static str, &'static str)> {
+    fn value(&mut self) -> Result<(), Wrong> {
         if *self == Authority::Over {
             return Ok(());
         }
-        Err((
+        wrong(
             "an argument cannot choose the server that a URL points to",
             "arguments may stand after the first `/` behind the host; use `{{env.NAME}}` for a host that differs",
-        ))
+        )
     }
 
     fn join(self, other: Self) -> Self {
@@ -212,28 +230,31 @@ impl Place for Sql {
         self.before = [None; 2];
     }
 
-    fn value(&self) -> Result<(), (&'static str, &'static str)> {
+    fn value(&mut self) -> Result<(), Wrong> {
         match self.state {
-            SqlState::Plain => Ok(()),
+            SqlState::Plain => {
+                self.before = [None; 2];
+                Ok(())
+            }
             SqlState::Quote
             | SqlState::EscapeQuote
             | SqlState::Escaped
             | SqlState::Dollar
-            | SqlState::Tag => Err((
+            | SqlState::Tag => wrong(
                 "an argument cannot stand within quotes in SQL",
                 "remove the quotes: the argument is bound as a value, whatever it holds",
-            )),
-            SqlState::Name => Err((
+            ),
+            SqlState::Name => wrong(
                 "an argument cannot be the name of a table or a column",
                 "write the name, or choose between names with `{{#if (eq x \"a\")}}a{{else}}b{{/if}}`",
-            )),
+            ),
             SqlState::Line | SqlState::Block(_) => {
-                Err(("an argument cannot stand in a comment", "remove it from the comment"))
+                wrong("an argument cannot stand in a comment", "remove it from the comment")
             }
-            SqlState::Unclear => Err((
+            SqlState::Unclear => wrong(
                 "quotes are opened or closed in only one way through a condition",
                 "open and close them in the same way",
-            )),
+            ),
         }
     }
 
@@ -242,6 +263,36 @@ impl Place for Sql {
             return self;
         }
         Sql { state: SqlState::Unclear, ..self }
+    }
+}
+
+/// Where in a command something stands.
+#[derive(Clone, Default)]
+struct Shell(shell::Reader);
+
+impl Place for Shell {
+    fn text(&mut self, text: &str) {
+        // What depends on values is only known with them.
+        let _ = self.0.read(text);
+    }
+
+    fn trusted(&mut self) {
+        self.0.value("x");
+    }
+
+    fn value(&mut self) -> Result<(), Wrong> {
+        self.0
+            .check()
+            .map_err(|refused| (refused.message.into(), "see the rules for shells in docs/templates.md"))?;
+        self.0.value("x");
+        Ok(())
+    }
+
+    fn join(mut self, other: Self) -> Self {
+        if !self.0.agrees(&other.0) {
+            self.0.unclear();
+        }
+        self
     }
 }
 
@@ -312,6 +363,30 @@ mod tests {
             "SELECT 1 --\n, {{x}}",
             "IN ({{#each a}}{{#unless @first}}, {{/unless}}{{this}}{{/each}})",
             "SELECT '\\', {{x}}",
+        ] {
+            assert_eq!(at(good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn an_argument_is_a_word_of_a_command() {
+        let at = |text| refused_at(text, Template::check_shell);
+        for bad in [
+            "{{x}}",
+            "f '{{x}}'",
+            "f \"{{x}}\"",
+            "f `g {{x}}`",
+            "f {{#if a}}'{{/if}} {{x}}",
+            "f {{#if a}};{{/if}} {{x}}",
+        ] {
+            let from = bad.find("{{x}}").unwrap();
+            assert_eq!(at(bad), Some(&bad[from..]), "{bad}");
+        }
+        for good in [
+            "f {{x}}",
+            "{{env.HOST}} {{x}}",
+            "f {{#if a}}-v{{/if}} --x={{x}} | g {{x}} > 'a b'",
+            "f '{{env.HOST}}' {{x}}",
         ] {
             assert_eq!(at(good), None, "{good}");
         }

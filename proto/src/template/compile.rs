@@ -51,6 +51,14 @@ pub struct TemplateError {
     pub hint: Option<String>,
 }
 
+impl TemplateError {
+    /// What is wrong and where in the text of the template, for people.
+    pub fn placed(&self, text: &str) -> String {
+        let before = text.get(..self.offset).unwrap_or(text);
+        format!("{} (at character {})", self.message, before.chars().count() + 1)
+    }
+}
+
 impl Template {
     /// Reads a template. A text without `{{` is not parsed at all.
     ///
@@ -85,6 +93,21 @@ impl Template {
             [Node::Text(text)] => Some(text),
             _ => None,
         }
+    }
+
+    /// Whether something of the arguments of a call may be in what it gives. If
+    /// not, they at most choose between texts of the author's.
+    pub fn shows_values(&self) -> bool {
+        fn shows(nodes: &[Node]) -> bool {
+            nodes.iter().any(|node| match node {
+                Node::Text(_) => false,
+                Node::Output(output) => !output.expr.is_trusted(),
+                Node::If { then: body, otherwise, .. }
+                | Node::Each { body, otherwise, .. }
+                | Node::With { body, otherwise, .. } => shows(body) || shows(otherwise),
+            })
+        }
+        shows(&self.nodes)
     }
 
     /// Fills it in. What it gives and how long it takes are bounded.

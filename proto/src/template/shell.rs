@@ -48,7 +48,7 @@ impl Pieces {
                         reader.check_option(matches!(piece, Piece::Value(Value::Number(_))), &text)?;
                     }
                     command.push_str(&quoted(&text)?);
-                    reader.current.push_str(&text);
+                    reader.value(&text);
                 }
             }
             reader.word = true;
@@ -66,8 +66,8 @@ fn quoted(text: &str) -> Result<String, Refused> {
 
 /// Reads what the author wrote as a shell does, as far as it matters for what
 /// comes next.
-#[derive(Default)]
-struct Reader {
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Reader {
     place: Place,
     /// Whether the last character belongs to a word.
     word: bool,
@@ -95,7 +95,7 @@ enum Place {
 }
 
 impl Reader {
-    fn read(&mut self, literal: &str) -> Result<(), Refused> {
+    pub fn read(&mut self, literal: &str) -> Result<(), Refused> {
         for c in literal.chars() {
             if self.word && self.hollow() && self.place == Place::Plain {
                 // An empty value has begun the word, so what follows it does.
@@ -142,13 +142,29 @@ impl Reader {
         Place::Plain
     }
 
+    /// A value stands here.
+    pub fn value(&mut self, text: &str) {
+        self.current.push_str(text);
+        self.word = true;
+    }
+
+    /// What follows when two ways through a condition lead to different places.
+    pub fn unclear(&mut self) {
+        self.place = Place::Lost("a condition that opens or closes quotes");
+    }
+
+    /// Whether both are at the same kind of place.
+    pub fn agrees(&self, other: &Self) -> bool {
+        self.place == other.place && self.named == other.named
+    }
+
     /// Whether the word has no character yet.
     fn hollow(&self) -> bool {
         self.current.is_empty()
     }
 
     /// Whether a value can stand here.
-    fn check(&self) -> Result<(), Refused> {
+    pub fn check(&self) -> Result<(), Refused> {
         let place = match self.place {
             Place::Plain if self.before == Some('$') => "`$`",
             Place::Plain if !self.named && !self.word => {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Names, Piece, Pieces, RenderError, Scope, Template, TemplateError};
+use crate::resource::key_path;
 
 /// Lists and objects within each other.
 const DEPTH_MAX: usize = 64;
@@ -25,7 +26,7 @@ impl Tree {
     ///
     /// # Errors
     /// The path of the text that is not a template (`.user.names[2]`; empty for
-    /// the value itself), and what is wrong with it.
+    /// the value itself), and what is wrong with it; the message has the place.
     pub fn compile(value: &Value, names: Names<'_>) -> Result<Self, (String, TemplateError)> {
         Self::compile_at(value, names, 0)
     }
@@ -37,7 +38,9 @@ impl Tree {
         }
         Ok(match value {
             Value::String(text) => {
-                let template = Template::compile(text, names).map_err(|error| (String::new(), error))?;
+                let placed = |error: TemplateError| TemplateError { message: error.placed(text), ..error };
+                let template =
+                    Template::compile(text, names).map_err(|error| (String::new(), placed(error)))?;
                 match template.literal() {
                     Some(text) => Tree::Fixed(Value::from(text)),
                     None => Tree::Text(template),
@@ -53,7 +56,7 @@ impl Tree {
             Value::Object(entries) => {
                 let entry = |(key, value): (&String, &Value)| {
                     let tree = Self::compile_at(value, names, depth + 1)
-                        .map_err(|(path, error)| (format!(".{key}{path}"), error))?;
+                        .map_err(|(path, error)| (format!("{}{path}", step(key)), error))?;
                     Ok((key.clone(), tree))
                 };
                 Tree::Map(entries.iter().map(entry).collect::<Result<_, _>>()?)
@@ -88,6 +91,12 @@ impl Tree {
         };
         Ok(Some(value))
     }
+}
+
+/// A key as it is written behind the path of its object.
+fn step(key: &str) -> String {
+    let whole = key_path("_", key);
+    whole.strip_prefix('_').unwrap_or(&whole).to_owned()
 }
 
 fn whole(mut pieces: Pieces) -> Option<Value> {
@@ -129,6 +138,9 @@ mod tests {
     fn a_problem_has_the_path_of_its_text() {
         let (path, error) = Tree::compile(&json!({"a": [{"b": "{{"}]}), Names::default()).unwrap_err();
         assert_eq!((path.as_str(), error.offset), (".a[0].b", 0));
+        assert_eq!(error.to_string(), "the tag is not closed (at character 1)");
+        let (path, _) = Tree::compile(&json!({"a b": "{{"}), Names::default()).unwrap_err();
+        assert_eq!(path, r#"["a b"]"#);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
         check::{Checker, quoted},
         problem::{closest, key_path},
     },
-    template::{Names, Scope, Template, TemplateError, Tree},
+    template::{Names, Template, TemplateError, Tree},
 };
 
 use super::agent::{Credential, Text};
@@ -187,9 +187,16 @@ impl<'c, 'a> Fields<'c, 'a> {
     }
 
     fn template_problem(&mut self, path: &str, text: &str, error: &TemplateError) {
-        let before = text.get(..error.offset).unwrap_or(text);
-        let at = before.chars().count() + 1;
-        self.checker.report(path, format!("{error} (at character {at})"), error.hint.clone());
+        self.checker.report(path, error.placed(text), error.hint.clone());
+    }
+
+    /// Says what the place would refuse that the field's template is for:
+    /// whether it is fit for it.
+    pub fn fits(&mut self, name: &str, template: &Template, checked: Result<(), TemplateError>) -> bool {
+        if let Err(error) = &checked {
+            self.template_problem(&self.path(name), template.text(), error);
+        }
+        checked.is_ok()
     }
 
     /// Texts with templates in them, in order.
@@ -345,9 +352,7 @@ impl<'c, 'a> Fields<'c, 'a> {
     /// example. The author and the node's environment say it.
     pub fn fixed_template(&mut self, name: &'static str) -> Option<Template> {
         let template = self.template(name)?;
-        let nothing = Map::new();
-        let scope = Scope { arguments: &nothing, env: &|_| Some(String::new()) };
-        let fixed = template.render(scope).is_ok_and(|pieces| pieces.is_literal());
+        let fixed = !template.shows_values();
         if !fixed {
             let hint = "write it out, or read a variable of the node as `{{env.NAME}}`";
             let message = format!("`{name}` must not depend on the arguments of a call");

@@ -139,7 +139,7 @@ pub(super) fn url(fields: &mut Fields<'_, '_>, schemes: &[&str], example: &str) 
     }
     let template = fields.template(name)?;
     match check_url(template.text(), schemes) {
-        Ok(()) => Some(template),
+        Ok(()) => fields.fits(name, &template, template.check_url()).then_some(template),
         Err((message, hint)) => {
             fields.problem(name, message, Some(hint));
             None
