@@ -3,8 +3,9 @@
 //! ```text
 //!  socket ─► guard (Host, Origin) ─► path ─► gateway ─┬─ modern: one request, one response   (modern.rs)
 //!                                                     ├─ legacy: sessions, streams            (legacy.rs)
-//!                                                     └─ both ways on one connection          (duplex.rs)
-//!                                                          websocket.rs, sse.rs; stdin: stdio.rs
+//!                                                     ├─ both ways on one connection          (duplex.rs)
+//!                                                     │    websocket.rs, sse.rs; stdin: stdio.rs
+//!                                                     └─ no MCP at all: rest.rs, grpc.rs      (plain.rs)
 //! ```
 //!
 //! A door frames messages and keeps what its era needs; what a message means is
@@ -14,15 +15,19 @@ mod auth;
 mod body;
 mod duplex;
 mod elsewhere;
+mod grpc;
 mod guard;
 mod handover;
 mod legacy;
 mod meters;
 mod modern;
 mod ndjson;
+mod openapi;
 mod outlet;
 mod path;
+mod plain;
 mod reply;
+mod rest;
 mod running;
 mod session;
 mod sse;
@@ -58,6 +63,7 @@ use self::{
     elsewhere::Original,
     meters::Meters,
     path::{Path, Service},
+    plain::tail::Tails,
     reply::refuse,
     session::Sessions,
 };
@@ -104,6 +110,11 @@ struct Doors {
     conversations: TaskTracker,
     auth: Auth,
     meters: Meters,
+    /// Who follows the logs of calls that have no session.
+    tails: Arc<Tails>,
+    /// Descriptions of the gateways.
+    shelf: openapi::Shelf,
+    grpc: grpc::Services,
 }
 
 /// Serves clients until the shutdown, then lets requests that are under way
@@ -211,6 +222,9 @@ impl Doors {
             conversations: TaskTracker::new(),
             meters: Meters::new(),
             auth: Auth::new(node.tracker.clone()),
+            tails: Tails::new(),
+            shelf: openapi::Shelf::default(),
+            grpc: grpc::Services::new(&node),
             options,
             node,
         })
@@ -233,11 +247,20 @@ impl Doors {
             let error = RpcError::invalid_request(format!("there is no gateway {gateway:?} on this node"));
             return Err((StatusCode::NOT_FOUND, error));
         };
-        Ok(Door { identity, node: self.node.clone(), doors: self.clone(), table, view, relayed: false })
+        Ok(Door {
+            identity,
+            node: self.node.clone(),
+            doors: self.clone(),
+            table,
+            view,
+            relayed: false,
+            local: false,
+        })
     }
 }
 
 /// What every request needs: the configuration it is served with, and its gateway.
+#[derive(Clone)]
 struct Door {
     doors: Arc<Doors>,
     node: Arc<Node>,
@@ -246,6 +269,8 @@ struct Door {
     identity: Arc<Identity>,
     /// Another node has handed the request over: it goes no further.
     relayed: bool,
+    /// Whether the request is known to come from this machine.
+    local: bool,
 }
 
 async fn handle(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
@@ -265,7 +290,11 @@ async fn handle(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> 
 }
 
 async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
-    let path = request.uri().path();
+    if grpc::is_grpc(request.headers()) {
+        return grpc::serve(doors, peer, request).await;
+    }
+    let uri = request.uri().clone();
+    let path = uri.path();
     if path == "/health" {
         return reply::health(&doors.node);
     }
@@ -278,10 +307,14 @@ async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> R
     let config = &doors.node.snapshot().config;
     let admitted = match doors.auth.admit(config, gateway, request.headers(), peer).await {
         Ok(admitted) => admitted,
+        Err(refusal) if matches!(service, Service::Plain(_)) => {
+            return rest::reshaped(refusal.response(), &refusal.to_rpc());
+        }
         Err(refusal) => return refusal.response(),
     };
     let door = match doors.enter(gateway, admitted.identity.clone()) {
-        Ok(door) => door,
+        Ok(door) => Door { local: auth::is_local(request.headers(), peer), ..door },
+        Err((status, error)) if matches!(service, Service::Plain(_)) => return rest::refuse(status, &error),
         Err((status, error)) => return refuse(status, None, &error),
     };
     let end = admitted.ended(door.node.clone(), door.view.gateway.name.clone());
@@ -303,6 +336,7 @@ async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> R
         (Service::WebSocket, &HttpMethod::GET) => return websocket::upgrade(door, request, end),
         (Service::Events | Service::WebSocket, _) => reply::method_not_allowed("GET"),
         (Service::Messages, _) => reply::method_not_allowed("POST"),
+        (Service::Plain(operation), _) => Box::pin(rest::serve(door, operation, request)).await,
     };
     // What stays open does not outlive the right to it.
     response.map(|body| body.until(end))
@@ -316,12 +350,23 @@ async fn posted<B>(head: &HeaderMap, incoming: B) -> Result<Bytes, Response<Body
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
+    json_body(head, incoming).await.map_err(|(status, error)| refuse(status, None, &error))
+}
+
+/// As [`posted`], for doors that have a shape of their own for what is refused.
+///
+/// # Errors
+/// What the client is told.
+async fn json_body<B>(head: &HeaderMap, incoming: B) -> Result<Bytes, (StatusCode, RpcError)>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
     if !headers::is_json(head) {
         let error = RpcError::invalid_request("the content type must be application/json");
-        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, &error));
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
     }
     let body = body::read(incoming, BODY_BYTES_MAX, BODY_MAX).await;
-    body.map_err(|error| refuse(error.status(), None, &error.to_rpc()))
+    body.map_err(|error| (error.status(), error.to_rpc()))
 }
 
 async fn post<B>(door: Door, request: Request<B>) -> Response<Body>

@@ -21,6 +21,8 @@ pub enum Body {
     Full(Option<Bytes>),
     /// As it comes.
     Stream(BoxStream<'static, Bytes>),
+    /// With trailers: gRPC's.
+    Framed(tonic::body::Body),
 }
 
 impl Body {
@@ -40,7 +42,8 @@ impl Body {
     pub fn until(self, end: impl Future<Output = ()> + Send + 'static) -> Self {
         match self {
             Body::Stream(stream) => Body::stream(stream.take_until(end)),
-            whole @ Body::Full(_) => whole,
+            // What is framed ends by itself, with a status.
+            other @ (Body::Full(_) | Body::Framed(_)) => other,
         }
     }
 }
@@ -58,17 +61,27 @@ impl http_body::Body for Body {
             Body::Stream(stream) => {
                 stream.as_mut().poll_next(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
             }
+            // It has no errors: those are in its trailers. Were there one, the
+            // client would miss them and know.
+            Body::Framed(body) => {
+                Pin::new(body).poll_frame(context).map(|frame| frame.and_then(Result::ok).map(Ok))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Body::Full(None))
+        match self {
+            Body::Full(bytes) => bytes.is_none(),
+            Body::Stream(_) => false,
+            Body::Framed(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Body::Stream(_) => SizeHint::default(),
+            Body::Framed(body) => body.size_hint(),
         }
     }
 }

@@ -342,7 +342,8 @@ fn stream_of(response: Response<Body>) -> Response<BoxStream<'static, Bytes>> {
 /// Serves a request of another node.
 async fn taken(doors: Arc<Doors>, incoming: Incoming) -> Result<Response<Body>, Declined> {
     let Incoming { request, identity } = incoming;
-    let Some(Path { gateway, service }) = path::parse(request.uri().path()) else {
+    let uri = request.uri().clone();
+    let Some(Path { gateway, service }) = path::parse(uri.path()) else {
         return Ok(reply::empty(StatusCode::NOT_FOUND));
     };
     let door = match doors.enter(gateway, identity) {

@@ -72,6 +72,30 @@ impl Closed {
     }
 }
 
+/// The doors for clients that speak no MCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    Rest,
+    Lines,
+    Events,
+    OpenApi,
+    Grpc,
+}
+
+impl Plain {
+    const ALL: [Self; 5] = [Self::Rest, Self::Lines, Self::Events, Self::OpenApi, Self::Grpc];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Lines => "lines",
+            Self::Events => "events",
+            Self::OpenApi => "openapi",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
 /// The doors' metrics.
 pub struct Meters {
     pub connections: Gauge,
@@ -83,6 +107,8 @@ pub struct Meters {
     pub batch_messages: Counter,
     /// By era, then answered with a result or an error.
     requests: [[Counter; 2]; 2],
+    /// By door, then served or refused.
+    plain: [[Counter; 2]; Plain::ALL.len()],
     seconds: [Histogram; 2],
 }
 
@@ -115,6 +141,11 @@ impl Meters {
                     |outcome| counter!("mt_downstream_requests_total", "era" => era(e), "outcome" => outcome),
                 )
             }),
+            plain: Plain::ALL.map(|door| {
+                ["served", "refused"].map(|outcome| {
+                    counter!("mt_downstream_plain_requests_total", "door" => door.as_str(), "outcome" => outcome)
+                })
+            }),
             seconds: eras.map(|e| histogram!("mt_downstream_request_seconds", "era" => era(e))),
         }
     }
@@ -128,6 +159,11 @@ impl Meters {
     pub fn closed(&self, carrier: Carrier, why: Closed) {
         self.conversations[carrier as usize].decrement(1.0);
         self.closed[carrier as usize][why as usize].increment(1);
+    }
+
+    /// Counts a request of a client that speaks no MCP.
+    pub fn plain(&self, door: Plain, served: bool) {
+        self.plain[door as usize][usize::from(!served)].increment(1);
     }
 
     /// Counts a request that has been answered.

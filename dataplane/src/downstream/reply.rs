@@ -98,5 +98,11 @@ pub fn health(node: &Node) -> Response<Body> {
         0 => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
         _ => (StatusCode::OK, "ready"),
     };
-    json(status, format!("{{\"status\":\"{word}\",\"generation\":{}}}", snapshot.generation).into())
+    // How many gateways there are, and not their names: anybody may ask.
+    let (generation, gateways) = (snapshot.generation, snapshot.gateways.len());
+    let version = env!("CARGO_PKG_VERSION");
+    let body = format!(
+        "{{\"status\":\"{word}\",\"version\":\"{version}\",\"generation\":{generation},\"gateways\":{gateways}}}"
+    );
+    json(status, body.into())
 }

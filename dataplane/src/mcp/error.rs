@@ -51,6 +51,9 @@ pub mod code {
     /// The backend bears one call at a time, and was busy with others for too
     /// long; it has not seen the request.
     pub const UPSTREAM_QUEUE_TIMEOUT: i32 = -31020;
+    /// The tool has failed. Clients of MCP are told by its result; this is for
+    /// those who know only statuses.
+    pub const TOOL_FAILED: i32 = -31021;
     /// The node has as much work as it may have.
     pub const OVERLOADED: i32 = -31007;
     /// The caller has used up its rate.
