@@ -23,6 +23,8 @@ mod report;
 mod schema;
 mod sse;
 mod subprocess;
+#[cfg(test)]
+mod testing;
 mod websocket;
 
 use std::{collections::HashMap, sync::Arc};
@@ -89,11 +91,12 @@ impl Agents {
     /// Opens nothing yet. Tools of other backends are not among them: the
     /// gateway calls those itself.
     pub fn new(tool_set: &ToolSet, secrets: Secrets) -> Self {
+        let servers = Arc::default();
         let bound = tool_set.tools.iter().filter_map(|tool| {
             let runner = match &tool.agent {
                 Agent::Subprocess(config) => Runner::Subprocess(subprocess::Runner::new(config)),
                 Agent::Http(config) => Runner::Http(http::Runner::new(config)),
-                Agent::Grpc(config) => Runner::Grpc(grpc::Runner::new(config)),
+                Agent::Grpc(config) => Runner::Grpc(grpc::Runner::new(config, &servers)),
                 Agent::Sse(config) => Runner::Sse(sse::Runner::new(config)),
                 Agent::GraphQl(config) => Runner::GraphQl(graphql::Runner::new(config)),
                 Agent::Llm(config) => Runner::Llm(llm::Runner::new(config)),

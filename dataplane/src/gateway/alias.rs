@@ -1,38 +1,202 @@
 //! Tools that stand for a tool of another backend: the call goes there, with
-//! the arguments that the tool set says.
+//! the arguments that the tool set says, and clients see of it what the tool
+//! set does not say itself.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use mt_proto::{
     resource::Mcp,
     template::{Scope, Tree},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
+    bridge::member,
     call::{Call, CallError},
+    catalog::{Alias, Catalog, Entry},
     with_params,
 };
-use crate::mcp::Key;
+use crate::mcp::{Key, splice::Patch};
 
-/// The call as the other backend gets it.
+/// The call as the other backend gets it. What the tool set does not touch
+/// stays the bytes that the client sent.
 ///
 /// # Errors
 /// If an argument is missing that the tool set maps.
-pub fn mapped(alias: Option<&Arc<Mcp>>, call: Call) -> Result<Call, CallError> {
-    let Some(tree) = alias.and_then(|alias| alias.arguments.as_ref()) else { return Ok(call) };
-    let arguments = fill(tree, &call)?;
+pub fn mapped(alias: Option<&Alias>, call: Call) -> Result<Call, CallError> {
+    let Some(alias) = alias.filter(|alias| !alias.of.is_plain()) else { return Ok(call) };
+    let arguments = arguments(&alias.of, &call)?;
     let params = call.params.patch().set(Key::Arguments.as_str(), arguments.to_string()).finish();
     Ok(with_params(&call, params))
 }
 
-fn fill(tree: &Tree, call: &Call) -> Result<Value, CallError> {
+fn arguments(of: &Mcp, call: &Call) -> Result<Value, CallError> {
     let given: Map<String, Value> = match call.params.arguments() {
         None => Map::new(),
         Some(raw) => serde_json::from_slice(&raw).map_err(|_| CallError::InvalidParams {
             reason: "params.arguments must be an object".to_owned(),
         })?,
     };
+    fill(of, given).map_err(|reason| CallError::InvalidParams { reason })
+}
+
+/// `arguments` in place of what is given, then `defaults` where nothing is,
+/// then `fixed` over everything.
+fn fill(of: &Mcp, given: Map<String, Value>) -> Result<Value, String> {
     let scope = Scope { arguments: &given, env: &|name| std::env::var(name).ok() };
-    tree.render(scope).map_err(|error| CallError::InvalidParams { reason: error.to_string() })
+    let render = |tree: &Tree| tree.render(scope).map_err(|error| error.to_string());
+    let mut filled = match of.arguments.as_ref().map(render).transpose()? {
+        None => given.clone(),
+        Some(Value::Object(mapped)) => mapped,
+        Some(_) => return Err("the tool's `arguments` make no object".to_owned()),
+    };
+    for (name, tree) in &of.defaults {
+        if !filled.contains_key(name) {
+            filled.insert(name.clone(), render(tree)?);
+        }
+    }
+    for (name, tree) in &of.fixed {
+        filled.insert(name.clone(), render(tree)?);
+    }
+    Ok(Value::Object(filled))
+}
+
+/// The tool as clients see it: what the tool set says of it, and the rest as
+/// the other backend has it. `target` is what that backend offers.
+pub fn definition(entry: &Entry, alias: &Alias, target: Option<&Catalog>) -> Bytes {
+    let Ok(mut patch) = Patch::of(&entry.raw) else { return entry.raw.clone() };
+    let tools = target.map(|catalog| catalog.tools.as_slice()).unwrap_or_default();
+    let original = tools.iter().find(|tool| tool.key == alias.of.tool).map(|tool| &tool.raw);
+    let names = |raw: &Bytes| -> Vec<String> {
+        let members: Map<String, Value> = serde_json::from_slice(raw).unwrap_or_default();
+        members.into_iter().map(|(name, _)| name).collect()
+    };
+    let own = names(&entry.raw);
+    if !own.iter().any(|name| name == INPUT_SCHEMA) {
+        let schema = original.and_then(|raw| member(raw, INPUT_SCHEMA));
+        patch = patch.set(INPUT_SCHEMA, schema_left(&alias.of, schema));
+    }
+    for name in original.map(names).unwrap_or_default() {
+        let inherited = name != INPUT_SCHEMA && !own.contains(&name);
+        if let Some(value) = original.filter(|_| inherited).and_then(|raw| member(raw, &name)) {
+            patch = patch.set(&name, value);
+        }
+    }
+    patch.finish()
+}
+
+const INPUT_SCHEMA: &str = "inputSchema";
+
+/// What is left of the other tool's schema for clients to fill in: what is
+/// fixed is gone, and what has a default need not be given.
+fn schema_left(of: &Mcp, schema: Option<Bytes>) -> Bytes {
+    let any = || Bytes::from(json!({"type": "object"}).to_string());
+    // What templates make of the arguments, no schema of another tool says.
+    let Some(schema) = schema.filter(|_| of.arguments.is_none()) else { return any() };
+    if of.is_plain() {
+        return schema;
+    }
+    let Ok(Value::Object(mut schema)) = serde_json::from_slice(&schema) else { return any() };
+    let named = |name: &str, entries: &[(String, Tree)]| entries.iter().any(|(entry, _)| entry == name);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.retain(|name, _| !named(name, &of.fixed));
+    }
+    if let Some(Value::Array(required)) = schema.get_mut("required") {
+        required.retain(|name| {
+            name.as_str().is_none_or(|name| !named(name, &of.fixed) && !named(name, &of.defaults))
+        });
+    }
+    Value::Object(schema).to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use mt_proto::{pb::discovery::ServerFacts, template::Names};
+
+    use super::*;
+
+    fn trees(value: Value) -> Vec<(String, Tree)> {
+        let Value::Object(entries) = value else { panic!("no object") };
+        let tree = |value| Tree::compile(&value, Names::default()).unwrap();
+        entries.into_iter().map(|(name, value)| (name, tree(value))).collect()
+    }
+
+    fn mcp(arguments: Option<Value>, defaults: Value, fixed: Value) -> Mcp {
+        Mcp {
+            backend: "time".parse().unwrap(),
+            tool: "convert".into(),
+            arguments: arguments.map(|value| Tree::compile(&value, Names::default()).unwrap()),
+            defaults: trees(defaults),
+            fixed: trees(fixed),
+        }
+    }
+
+    fn filled(of: &Mcp, given: Value) -> Result<Value, String> {
+        let Value::Object(given) = given else { panic!("no object") };
+        fill(of, given)
+    }
+
+    #[test]
+    fn arguments_are_replaced_then_completed_then_fixed() {
+        let none = || json!({});
+        let plain = mcp(None, none(), none());
+        assert!(plain.is_plain());
+        assert_eq!(filled(&plain, json!({"a": 1})), Ok(json!({"a": 1})));
+        let completed = mcp(None, json!({"zone": "UTC"}), json!({"units": "metric"}));
+        assert_eq!(
+            filled(&completed, json!({"units": "x", "b": [1]})),
+            Ok(json!({"units": "metric", "b": [1], "zone": "UTC"}))
+        );
+        assert_eq!(filled(&completed, json!({"zone": "CET"})), Ok(json!({"zone": "CET", "units": "metric"})));
+        let mapped = mcp(Some(json!({"q": "{{text}}", "n": "{{n}}"})), none(), none());
+        assert_eq!(
+            filled(&mapped, json!({"text": "\",\"x\":1", "n": 7, "other": true})),
+            Ok(json!({"q": "\",\"x\":1", "n": 7}))
+        );
+        assert!(filled(&mapped, json!({"n": 7})).unwrap_err().contains("text"));
+    }
+
+    fn shown(own: Value, of: Mcp, original: &'static str) -> Value {
+        let entry = Entry { key: "mine".into(), raw: own.to_string().into(), hidden: false, alias: None };
+        let tool = Entry {
+            key: "convert".into(),
+            raw: Bytes::from_static(original.as_bytes()),
+            hidden: false,
+            alias: None,
+        };
+        let catalog = Catalog::made(ServerFacts::default(), vec![tool], vec![], vec![], vec![]);
+        let alias = Alias { of: Arc::new(of), timeout: Duration::from_secs(300) };
+        let raw = definition(&entry, &alias, Some(&catalog));
+        serde_json::from_slice(&raw).unwrap()
+    }
+
+    const CONVERT: &str = r#"{"name":"convert","description":"Converts","inputSchema":{"type":"object","properties":{"a":{},"zone":{},"units":{}},"required":["a","zone","units"]},"outputSchema":{"type":"object"},"_meta":{"x":1E2}}"#;
+
+    #[test]
+    fn what_the_tool_set_does_not_say_is_as_the_other_backend_has_it() {
+        let plain = mcp(None, json!({}), json!({}));
+        let own = json!({"name": "mine", "description": "My own"});
+        let seen = shown(own.clone(), plain.clone(), CONVERT);
+        assert_eq!((&seen["name"], &seen["description"]), (&json!("mine"), &json!("My own")));
+        assert_eq!(seen["inputSchema"]["required"], json!(["a", "zone", "units"]));
+        assert_eq!(seen["outputSchema"], json!({"type": "object"}));
+        let said = json!({"name": "mine", "inputSchema": {"type": "object", "title": "T"}});
+        assert_eq!(shown(said, plain, CONVERT)["inputSchema"], json!({"type": "object", "title": "T"}));
+        let other = r#"{"name":"another"}"#;
+        assert_eq!(
+            shown(own, mcp(None, json!({}), json!({})), other)["inputSchema"],
+            json!({"type": "object"})
+        );
+    }
+
+    #[test]
+    fn what_is_fixed_is_not_asked_for_and_what_has_a_default_need_not_be_given() {
+        let of = mcp(None, json!({"zone": "UTC"}), json!({"units": "metric"}));
+        let seen = shown(json!({"name": "mine"}), of, CONVERT);
+        let schema = json!({"type": "object", "properties": {"a": {}, "zone": {}}, "required": ["a"]});
+        assert_eq!(seen["inputSchema"], schema);
+        let mapped = mcp(Some(json!({"a": "{{b}}"})), json!({}), json!({}));
+        assert_eq!(shown(json!({"name": "mine"}), mapped, CONVERT)["inputSchema"], json!({"type": "object"}));
+    }
 }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use tokio::time::timeout_at;
 
-pub use self::{abilities::within, kept::KeptSessions};
+pub use self::{abilities::within, kept::KeptSessions, translate::member};
 use super::call::{Answer, Call, CallError, Caller};
 use crate::{
     mcp::Era,

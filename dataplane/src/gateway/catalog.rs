@@ -3,7 +3,7 @@
 //! Entries stay the bytes that the backend sent; beside each stands the one
 //! member that identifies it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -34,6 +34,8 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alias {
     pub of: Arc<Mcp>,
+    /// Of one call, where the other backend allows more.
+    pub timeout: Duration,
 }
 
 /// What one backend offers.

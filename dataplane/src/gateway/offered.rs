@@ -36,7 +36,7 @@ pub fn catalog(tool_set: &ToolSet) -> Catalog {
 
 fn tool(tool: &Tool) -> Entry {
     let alias = match &tool.agent {
-        Agent::Mcp(proxied) => Some(Alias { of: proxied.clone() }),
+        Agent::Mcp(proxied) => Some(Alias { of: proxied.clone(), timeout: tool.timeout }),
         _ => None,
     };
     Entry { key: tool.name.clone(), raw: tool.definition.clone(), hidden: tool.hidden, alias }

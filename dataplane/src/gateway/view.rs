@@ -6,15 +6,16 @@
 //! proportional to its length when it is asked for.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use mt_proto::resource::{Compiled, Gateway, Mcp, Member, ResourceName};
+use mt_proto::resource::{Compiled, Gateway, Member, ResourceName};
 use serde_json::{Map, Value, json};
 
 use super::{
+    alias,
     bridge::shown,
     catalog::{Alias, Catalog, Entry},
     rewrite::{self, Place},
@@ -56,7 +57,7 @@ pub struct Target {
     /// What the backend calls it.
     pub own: String,
     /// The tool set's words for it, where the tool stands for another's.
-    pub alias: Option<Arc<Mcp>>,
+    pub alias: Option<Alias>,
 }
 
 impl Target {
@@ -67,9 +68,11 @@ impl Target {
     /// Where an entry of a member leads.
     fn of(member: &Member, entry: &Entry) -> Self {
         match &entry.alias {
-            Some(Alias { of }) => {
-                Self { backend: of.backend.clone(), own: of.tool.clone(), alias: Some(of.clone()) }
-            }
+            Some(alias) => Self {
+                backend: alias.of.backend.clone(),
+                own: alias.of.tool.clone(),
+                alias: Some(alias.clone()),
+            },
             None => Self::new(member.backend.clone(), &entry.key),
         }
     }
@@ -105,6 +108,8 @@ pub struct GatewayView {
     pub clashes: Vec<Clash>,
     /// Backends that serve resources; URIs are wrapped where there are several.
     pub resource_members: Vec<ResourceName>,
+    /// Backends that are no members, but have a tool that a member stands for.
+    strangers: BTreeSet<ResourceName>,
     lists: [List; 4],
     /// The tools in the modern era, where they are shown otherwise there.
     modern_tools: Option<List>,
@@ -133,12 +138,20 @@ impl GatewayView {
             members.iter().filter(|(_, c)| c.serves_resources()).map(|(m, _)| m.backend.clone()).collect();
         let wraps = resource_members.len() > 1;
 
+        let others = Others { config, catalogs };
         let mut clashes = Vec::new();
         let (tools, tool_list) =
-            merge_named(gateway, &members, ListKind::Tools, |c| &c.tools, wraps, &mut clashes);
+            merge_named(gateway, &members, &others, ListKind::Tools, |c| &c.tools, wraps, &mut clashes);
         let (prompts, prompt_list) =
-            merge_named(gateway, &members, ListKind::Prompts, |c| &c.prompts, wraps, &mut clashes);
-        let (tool_list, modern_tools) = shown_tools(&members, tool_list, gateway.page_size);
+            merge_named(gateway, &members, &others, ListKind::Prompts, |c| &c.prompts, wraps, &mut clashes);
+        let (tool_list, modern_tools) = shown_tools(tool_list, gateway.page_size);
+        let is_member = |backend: &ResourceName| members.iter().any(|(m, _)| m.backend == *backend);
+        let strangers = tools
+            .values()
+            .map(|target| &target.backend)
+            .filter(|backend| !is_member(backend))
+            .cloned()
+            .collect();
         let resources = merge_resources(&members, "uri", |c| &c.resources, wraps);
         let templates = merge_resources(&members, "uriTemplate", |c| &c.templates, wraps);
         let catalogs: Vec<&Catalog> = members.iter().map(|(_, c)| c.as_ref()).collect();
@@ -160,6 +173,7 @@ impl GatewayView {
             prompts,
             clashes,
             resource_members,
+            strangers,
         }
     }
 
@@ -200,9 +214,19 @@ impl GatewayView {
         self.resource_members.len() > 1
     }
 
+    /// Whether the URIs of a backend carry its name: also those of one that is no
+    /// member, for they lead to none.
+    pub fn wraps_uris_of(&self, backend: &ResourceName) -> bool {
+        self.wraps_uris() || self.strangers.contains(backend)
+    }
+
     /// Which member a resource belongs to, by its URI alone: a link need not be
-    /// in any list.
+    /// in any list. A backend of which only a tool is shown has none to show.
     pub fn resource(&self, uri: &str) -> Option<Target> {
+        if !self.strangers.is_empty() && uri::unwrap(uri).is_some_and(|(of, _)| self.strangers.contains(&of))
+        {
+            return None;
+        }
         match self.resource_members.as_slice() {
             [] => None,
             [only] => Some(Target::new(only.clone(), uri)),
@@ -242,17 +266,12 @@ impl List {
 }
 
 /// The tools for either era; the second only where it differs from the first.
-/// What a member offers is in the words of an era that it speaks.
-fn shown_tools(
-    members: &[(&Member, Arc<Catalog>)],
-    tools: Vec<(usize, Bytes)>,
-    page_size: usize,
-) -> (List, Option<List>) {
-    let lacks: Vec<[bool; 2]> =
-        members.iter().map(|(_, catalog)| ERAS.map(|era| catalog.lacks(era))).collect();
+/// What a member offers is in the words of an era that it speaks; beside each
+/// stands which eras it lacks.
+fn shown_tools(tools: Vec<([bool; 2], Bytes)>, page_size: usize) -> (List, Option<List>) {
     let of = |era: Era| {
-        let shown = |(at, raw): &(usize, Bytes)| {
-            if lacks[*at][era as usize] { shown::tool(era, raw) } else { Some(raw.clone()) }
+        let shown = |(lacks, raw): &([bool; 2], Bytes)| {
+            if lacks[era as usize] { shown::tool(era, raw) } else { Some(raw.clone()) }
         };
         tools.iter().filter_map(shown).collect::<Vec<Bytes>>()
     };
@@ -268,18 +287,39 @@ fn shown_tools(
     (list, Some(other))
 }
 
+/// All that is configured and known, members or not.
+struct Others<'a> {
+    config: &'a Compiled,
+    catalogs: &'a BTreeMap<ResourceName, Arc<Catalog>>,
+}
+
+impl Others<'_> {
+    /// A tool that stands for another's, and the eras that its words are not
+    /// of. None: what it stands for is switched off.
+    fn stood_for(&self, entry: &Entry, alias: &Alias) -> Option<([bool; 2], Bytes)> {
+        let backend = &alias.of.backend;
+        self.config.backends.get(backend).filter(|backend| !backend.disabled)?;
+        let catalog = self.catalogs.get(backend).map(Arc::as_ref);
+        let lacks_modern = catalog.is_some_and(|catalog| catalog.lacks(Era::Modern));
+        // The tool set's own words are modern ones.
+        Some(([true, lacks_modern], alias::definition(entry, alias, catalog)))
+    }
+}
+
 /// Tools and prompts: chosen by the member's globs, named by its template.
 fn merge_named(
     gateway: &Gateway,
     members: &[(&Member, Arc<Catalog>)],
+    others: &Others<'_>,
     kind: ListKind,
     entries: fn(&Catalog) -> &Vec<Entry>,
     wraps: bool,
     clashes: &mut Vec<Clash>,
-) -> (HashMap<String, Target>, Vec<(usize, Bytes)>) {
+) -> (HashMap<String, Target>, Vec<([bool; 2], Bytes)>) {
     let mut index: HashMap<String, Target> = HashMap::new();
     let mut list = Vec::new();
-    for (at, (member, catalog)) in members.iter().enumerate() {
+    for (member, catalog) in members {
+        let lacks = ERAS.map(|era| catalog.lacks(era));
         for entry in entries(catalog) {
             if !chosen(member, &entry.key) {
                 continue;
@@ -303,14 +343,21 @@ fn merge_named(
                 index.insert(name, target);
                 continue;
             }
-            let mut raw = entry.raw.clone();
+            let shown = match &entry.alias {
+                Some(alias) => others.stood_for(entry, alias),
+                None => Some((lacks, entry.raw.clone())),
+            };
+            let Some((lacks, mut raw)) = shown else {
+                index.insert(name, target);
+                continue;
+            };
             if name != entry.key {
                 raw = with_text(&raw, "name", &name);
             }
             if wraps {
-                raw = rewrite::wrap_uris(Place::Tool, &member.backend, raw);
+                raw = rewrite::wrap_uris(Place::Tool, &target.backend, raw);
             }
-            list.push((at, raw));
+            list.push((lacks, raw));
             index.insert(name, target);
         }
     }
@@ -403,193 +450,4 @@ fn join_instructions(members: &[(&Member, Arc<Catalog>)]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use mt_proto::{
-        pb::{
-            discovery::{Catalog as CatalogPb, ServerFacts},
-            resource as pb,
-        },
-        resource::{Key, Kind, ResourceSet},
-    };
-
-    use super::*;
-
-    fn backend(set: &mut ResourceSet, name: &str) {
-        let http = pb::HttpTransport { url: "http://127.0.0.1:1/mcp".into(), ..Default::default() };
-        let spec = pb::Backend { transport: Some(pb::backend::Transport::Http(http)), ..Default::default() };
-        put(set, Kind::Backend, name, pb::resource::Spec::Backend(spec));
-    }
-
-    fn put(set: &mut ResourceSet, kind: Kind, name: &str, spec: pb::resource::Spec) {
-        let metadata = Some(pb::Metadata { name: name.into(), ..Default::default() });
-        let key = Key::new(kind, name.parse().unwrap());
-        set.insert(key, Arc::new(pb::Resource { metadata, spec: Some(spec) }));
-    }
-
-    fn catalog(tools: &[&str], resources: &[&str], capabilities: &'static str) -> Arc<Catalog> {
-        Arc::new(Catalog::new(CatalogPb {
-            server: Some(ServerFacts {
-                legacy_capabilities: Bytes::from_static(capabilities.as_bytes()),
-                ..Default::default()
-            }),
-            tools: tools.iter().map(|name| Bytes::from(format!(r#"{{"x":1E2,"name":"{name}"}}"#))).collect(),
-            resources: resources.iter().map(|uri| Bytes::from(format!(r#"{{"uri":"{uri}"}}"#))).collect(),
-            ..Default::default()
-        }))
-    }
-
-    fn member(backend: &str) -> pb::Member {
-        pb::Member { source: Some(pb::member::Source::Backend(backend.into())), ..Default::default() }
-    }
-
-    /// A view of two backends, `a` and `b`.
-    fn view(gateway: pb::Gateway, a: Arc<Catalog>, b: Arc<Catalog>) -> GatewayView {
-        let mut set = ResourceSet::default();
-        backend(&mut set, "a");
-        backend(&mut set, "b");
-        put(&mut set, Kind::Gateway, "default", pb::resource::Spec::Gateway(gateway));
-        let config = set.compile().unwrap();
-        let catalogs = [("a", a), ("b", b)].map(|(name, c)| (name.parse().unwrap(), c)).into();
-        GatewayView::new(&config.gateways["default"], &config, &catalogs)
-    }
-
-    fn page(view: &GatewayView, kind: ListKind, number: usize) -> &str {
-        std::str::from_utf8(&view.list(kind).pages[number]).unwrap()
-    }
-
-    #[test]
-    fn names_get_the_template_and_every_other_byte_stays() {
-        let gateway = pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
-        let view = view(gateway, catalog(&["t"], &[], "{}"), catalog(&["t"], &[], "{}"));
-        assert_eq!(page(&view, ListKind::Tools, 0), r#"[{"x":1E2,"name":"a_t"},{"x":1E2,"name":"b_t"}]"#);
-        let target = Target::new("b".parse().unwrap(), "t");
-        assert_eq!(view.tools.get("b_t"), Some(&target));
-    }
-
-    #[test]
-    fn on_a_clash_the_earlier_member_wins_and_the_loser_is_known() {
-        let gateway = pb::Gateway {
-            members: vec![member("b"), member("a")],
-            tool_name: "{tool}".into(),
-            ..Default::default()
-        };
-        let view = view(gateway, catalog(&["t"], &[], "{}"), catalog(&["t"], &[], "{}"));
-        assert_eq!(view.tools["t"].backend.as_str(), "b");
-        assert_eq!(view.clashes.len(), 1);
-        assert_eq!(view.clashes[0].loser.as_str(), "a");
-    }
-
-    #[test]
-    fn globs_choose_and_renames_replace_the_template() {
-        let mut a = member("a");
-        a.include = vec!["get_*".into(), "x".into()];
-        a.exclude = vec!["*_secret".into()];
-        a.rename = [("x".to_owned(), "better".to_owned())].into();
-        let gateway = pb::Gateway { members: vec![a], ..Default::default() };
-        let offered = catalog(&["get_one", "get_secret", "put", "x"], &[], "{}");
-        let view = view(gateway, offered, catalog(&[], &[], "{}"));
-        let mut names: Vec<_> = view.tools.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(names, ["a_get_one", "better"]);
-    }
-
-    #[test]
-    fn uris_are_wrapped_only_where_two_members_serve_resources() {
-        let gateway = pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
-        let one = view(gateway.clone(), catalog(&[], &["f:x"], "{}"), catalog(&["t"], &[], "{}"));
-        assert_eq!(page(&one, ListKind::Resources, 0), r#"[{"uri":"f:x"}]"#);
-        assert_eq!(one.resource("any:thing").unwrap().backend.as_str(), "a");
-        let two = view(gateway, catalog(&[], &["f:x"], "{}"), catalog(&[], &[], r#"{"resources":{}}"#));
-        assert_eq!(page(&two, ListKind::Resources, 0), r#"[{"uri":"mt+a+f:x"}]"#);
-        assert_eq!(two.resource("mt+b+f:y").unwrap().own, "f:y");
-        assert_eq!(two.resource("f:x"), None);
-    }
-
-    #[test]
-    fn long_lists_have_pages_and_a_change_anywhere_changes_the_digest() {
-        let gateway = pb::Gateway { members: vec![member("a")], page_size: 2, ..Default::default() };
-        let nothing = || catalog(&[], &[], "{}");
-        let before = view(gateway.clone(), catalog(&["1", "2", "3"], &[], "{}"), nothing());
-        assert_eq!(before.list(ListKind::Tools).pages.len(), 2);
-        assert_eq!(page(&before, ListKind::Prompts, 0), "[]");
-        let same = view(gateway.clone(), catalog(&["1", "2", "3"], &[], "{}"), nothing());
-        assert_eq!(before.list(ListKind::Tools).digest, same.list(ListKind::Tools).digest);
-        let after = view(gateway, catalog(&["1", "2", "4"], &[], "{}"), nothing());
-        assert_ne!(before.list(ListKind::Tools).digest, after.list(ListKind::Tools).digest);
-    }
-
-    #[test]
-    fn capabilities_are_united_and_tasks_need_a_sole_member() {
-        let gateway = pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
-        let a = catalog(&[], &[], r#"{"logging":{},"tasks":{},"resources":{"subscribe":true}}"#);
-        let b = catalog(&[], &[], r#"{"prompts":{},"resources":{"subscribe":false}}"#);
-        let both = view(gateway, a.clone(), b.clone());
-        let read =
-            |view: &GatewayView| serde_json::from_slice::<Value>(view.capabilities(Era::Legacy)).unwrap();
-        assert_eq!(
-            read(&both),
-            json!({
-                "logging": {}, "prompts": {"listChanged": true},
-                "resources": {"subscribe": true, "listChanged": true}, "tools": {"listChanged": true},
-            })
-        );
-        let sole = view(pb::Gateway { members: vec![member("a")], ..Default::default() }, a, b);
-        assert!(read(&sole).get("tasks").is_some());
-    }
-
-    /// A catalog of a backend that speaks only one era.
-    fn only(era: Era, capabilities: &'static str, tools: &[&'static str]) -> Arc<Catalog> {
-        let capabilities = Bytes::from_static(capabilities.as_bytes());
-        let server = match era {
-            Era::Legacy => {
-                ServerFacts { legacy: true, legacy_capabilities: capabilities, ..Default::default() }
-            }
-            Era::Modern => ServerFacts {
-                modern_versions: vec![version::LATEST_MODERN.to_string()],
-                modern_capabilities: capabilities,
-                ..Default::default()
-            },
-        };
-        let tools = tools.iter().map(|raw| Bytes::from_static(raw.as_bytes())).collect();
-        Arc::new(Catalog::new(CatalogPb { server: Some(server), tools, ..Default::default() }))
-    }
-
-    #[test]
-    fn members_of_either_era_are_shown_in_both() {
-        let gateway = pb::Gateway { members: vec![member("a"), member("b")], ..Default::default() };
-        let legacy = only(
-            Era::Legacy,
-            r#"{"logging":{},"tasks":{},"resources":{"subscribe":true}}"#,
-            &[
-                r#"{"name":"plain"}"#,
-                r#"{"name":"task","execution":{"taskSupport":"required"}}"#,
-                r#"{"name":"may","execution":{"taskSupport":"optional"}}"#,
-            ],
-        );
-        let modern = only(
-            Era::Modern,
-            r#"{"completions":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}"#,
-            &[r#"{"name":"any","outputSchema":{"type":"array"}}"#],
-        );
-        let view = view(gateway, legacy, modern);
-        assert_eq!(view.versions(), &version::ALL);
-        for era in ERAS {
-            assert_eq!(
-                serde_json::from_slice::<Value>(view.capabilities(era)).unwrap(),
-                json!({"logging": {}, "completions": {}, "tools": {"listChanged": true},
-                       "resources": {"subscribe": true, "listChanged": true}}),
-            );
-        }
-        let shown = |era| std::str::from_utf8(&view.list_in(era, ListKind::Tools).pages[0]).unwrap();
-        assert_eq!(
-            shown(Era::Legacy),
-            r#"[{"name":"a_plain"},{"name":"a_task","execution":{"taskSupport":"required"}},{"name":"a_may","execution":{"taskSupport":"optional"}},{"name":"b_any"}]"#
-        );
-        assert_eq!(
-            shown(Era::Modern),
-            r#"[{"name":"a_plain"},{"name":"a_may"},{"name":"b_any","outputSchema":{"type":"array"}}]"#
-        );
-        let digest = |era| view.list_in(era, ListKind::Tools).digest;
-        assert_eq!(digest(Era::Legacy), digest(Era::Modern));
-    }
-}
+mod tests;

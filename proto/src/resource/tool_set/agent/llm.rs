@@ -8,7 +8,7 @@ use super::super::fields::Fields;
 use super::Text;
 use crate::{
     resource::check::{is_env_name, quoted},
-    template::{Names, Template, Tree},
+    template::{Names, Scope, Template, Tree},
 };
 
 const MESSAGES_MAX: usize = 100;
@@ -109,6 +109,11 @@ pub(in crate::resource) fn read(fields: &mut Fields<'_, '_>) -> Option<Llm> {
     }
     let api_key = api_key(fields);
     let headers = fields.text_map("headers");
+    if !headers.iter().map(|(_, text)| text).chain(&api_key).all(is_fixed) {
+        let hint = "arguments belong in `prompt` or `messages`";
+        let message = "neither headers nor the key may depend on the arguments of a call";
+        fields.problem("headers", message, Some(hint.into()));
+    }
     let system = fields.template("system");
     let messages = messages(fields);
     let temperature = number(fields, "temperature", 0.0..=2.0);
@@ -137,6 +142,14 @@ pub(in crate::resource) fn read(fields: &mut Fields<'_, '_>) -> Option<Llm> {
         stream,
         parameters,
     })
+}
+
+/// Whether no argument gets into it.
+fn is_fixed(text: &Text) -> bool {
+    let Text::Template(template) = text else { return true };
+    let nothing = serde_json::Map::new();
+    let scope = Scope { arguments: &nothing, env: &|_| Some(String::new()) };
+    template.render(scope).is_ok_and(|pieces| pieces.is_literal())
 }
 
 fn parameters(fields: &mut Fields<'_, '_>) -> Option<Tree> {
