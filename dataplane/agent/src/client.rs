@@ -8,6 +8,8 @@
 
 mod fill;
 mod retry;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{
     error::Error as StdError,

@@ -87,3 +87,6 @@ impl Runner {
         Ok(operation)
     }
 }
+
+#[cfg(test)]
+mod tests;

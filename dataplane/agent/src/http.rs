@@ -48,3 +48,6 @@ impl Runner {
         output::of(config, &kind, body)
     }
 }
+
+#[cfg(test)]
+mod tests;

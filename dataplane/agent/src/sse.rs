@@ -192,3 +192,6 @@ fn failure(error: sse_stream::Error, event_bytes_max: usize) -> Failure {
         other => Failure::new(Reason::Broken, "the service sends no proper events").detail(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

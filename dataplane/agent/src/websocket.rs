@@ -128,3 +128,6 @@ fn read(received: &Received) -> (&str, Option<Value>) {
         Received::Binary(bytes) => ("", Some(json!({"base64": BASE64.encode(bytes)}))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -281,9 +281,25 @@ fn part_of(run: &Run<'_>, part: &Part, secrets: &mut Vec<String>) -> Result<Fill
     };
     let file_name = match &part.file_name {
         None => None,
-        Some(template) => Some(template.render(run.scope())?.text()),
+        Some(template) => Some(one_line(&template.render(run.scope())?.text())),
     };
     Ok(FilledPart { name: part.name.clone(), bytes, file_name, content_type: part.content_type.clone() })
+}
+
+/// The name of a file as browsers send it (HTML Standard, "multipart form
+/// data"): neither the quotes around it nor its line can be left.
+fn one_line(name: &str) -> String {
+    let mut line = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '"' => line.push_str("%22"),
+            '\r' => line.push_str("%0D"),
+            '\n' => line.push_str("%0A"),
+            '\0' => {}
+            other => line.push(other),
+        }
+    }
+    line
 }
 
 /// Fills in a tree. An entry or an item that is nothing but an argument which
