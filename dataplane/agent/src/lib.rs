@@ -92,16 +92,18 @@ impl Agents {
     /// gateway calls those itself.
     pub fn new(tool_set: &ToolSet, secrets: Secrets) -> Self {
         let servers = Arc::default();
+        let processes = subprocess::Slots::new(tool_set);
+        let databases = database::Pools::new(&tool_set.name);
         let bound = tool_set.tools.iter().filter_map(|tool| {
             let runner = match &tool.agent {
-                Agent::Subprocess(config) => Runner::Subprocess(subprocess::Runner::new(config)),
+                Agent::Subprocess(config) => Runner::Subprocess(subprocess::Runner::new(config, &processes)),
                 Agent::Http(config) => Runner::Http(http::Runner::new(config)),
                 Agent::Grpc(config) => Runner::Grpc(grpc::Runner::new(config, &servers)),
                 Agent::Sse(config) => Runner::Sse(sse::Runner::new(config)),
                 Agent::GraphQl(config) => Runner::GraphQl(graphql::Runner::new(config)),
                 Agent::Llm(config) => Runner::Llm(llm::Runner::new(config)),
                 Agent::WebSocket(config) => Runner::WebSocket(websocket::Runner::new(config)),
-                Agent::Database(config) => Runner::Database(database::Runner::new(config)),
+                Agent::Database(config) => Runner::Database(database::Runner::new(config, &databases)),
                 Agent::Mcp(_) => return None,
             };
             let tool = Arc::new(tool.clone());

@@ -100,6 +100,12 @@ fn query(fields: &mut Fields<'_, '_>) -> Option<Query> {
         return None;
     }
     let Some(parameters) = parameters else {
+        if let Err(error) = statement.check_sql() {
+            let before = statement.text().get(..error.offset).unwrap_or_default();
+            let at = before.chars().count() + 1;
+            fields.problem("query", format!("{error} (at character {at})"), error.hint);
+            return None;
+        }
         return Some(Query::Inline(statement));
     };
     let Tree::List(parameters) = parameters else {
@@ -122,5 +128,5 @@ fn query(fields: &mut Fields<'_, '_>) -> Option<Query> {
 fn is_the_authors(template: &Template) -> bool {
     let set = |_: &str| Some(String::new());
     let no_arguments = Map::new();
-    template.render(Scope { arguments: &no_arguments, env: &set }).is_ok()
+    template.render(Scope { arguments: &no_arguments, env: &set }).is_ok_and(|pieces| pieces.is_literal())
 }

@@ -87,7 +87,7 @@ pub(in crate::resource) fn read(fields: &mut Fields<'_, '_>) -> Option<Subproces
             fields.problem("env", format!("{name:?} is not the name of a variable"), None);
         }
     }
-    let cwd = fields.template("cwd").filter(|cwd| is_the_authors(fields, "cwd", cwd));
+    let cwd = fields.fixed_template("cwd");
     let stdin = stdin(fields);
     let timeout = timeout(fields);
     let output = match fields.choice("output", &["text", "json", "lines"], "text") {
@@ -137,7 +137,8 @@ fn program(fields: &mut Fields<'_, '_>) -> Option<Program> {
             let hint = "write them into `command`, or leave `shell` out";
             fields.problem("args", "a shell's command has its arguments in its text", Some(hint.to_owned()));
         }
-        return Some(Program::Shell(command));
+        let fits = fields.fits("command", &command, command.check_shell());
+        return fits.then_some(Program::Shell(command));
     }
     if command.literal().is_some_and(|command| command.trim().is_empty() || command.contains('\0')) {
         fields.problem("command", "is not a program", Some("for example `command: date`".to_owned()));
@@ -164,7 +165,8 @@ fn looks_like_a_line(text: &str) -> bool {
 fn is_the_authors(fields: &mut Fields<'_, '_>, name: &'static str, template: &Template) -> bool {
     let set = |_: &str| Some(String::new());
     let no_arguments = Map::new();
-    let fixed = template.render(Scope { arguments: &no_arguments, env: &set }).is_ok();
+    let rendered = template.render(Scope { arguments: &no_arguments, env: &set });
+    let fixed = rendered.is_ok_and(|pieces| pieces.is_literal());
     if !fixed {
         let hint = "only `{{env.NAME}}` may stand here; values of a call belong in `args`, `env` or `stdin`";
         fields.problem(
