@@ -177,7 +177,8 @@ async fn send_renamed(
     } else {
         with_params(&call, call.params.patch().set_text(key.as_str(), &target.own).finish())
     };
-    forward(node, table, view, &target.backend, &target.own, call, caller).await
+    let limit = target.alias.as_ref().map_or(Duration::MAX, |alias| alias.timeout);
+    forward_within(node, table, view, (&target.backend, &target.own), limit, call, caller).await
 }
 
 /// The call with other params.
@@ -194,15 +195,28 @@ async fn forward(
     view: &GatewayView,
     backend: &ResourceName,
     tool: &str,
+    call: Call,
+    caller: &Caller,
+) -> Result<Answer, CallError> {
+    forward_within(node, table, view, (backend, tool), Duration::MAX, call, caller).await
+}
+
+/// The same, within less time where the limit is less.
+async fn forward_within(
+    node: &Arc<Node>,
+    table: &Arc<Table>,
+    view: &GatewayView,
+    (backend, tool): (&ResourceName, &str),
+    limit: Duration,
     mut call: Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
     let upstream = table.upstream(backend).ok_or_else(|| CallError::Disabled { backend: backend.clone() })?;
-    call.deadline = Instant::now() + time_limit(table, view, backend, tool);
+    call.deadline = Instant::now() + time_limit(table, view, backend, tool).min(limit);
     let session = call.client.events.clone();
     let edited = |caller: &Caller| {
         let logs_per_minute = node.settings.log_messages_per_minute;
-        caller.of_member(backend, view.wraps_uris()).limiting_logs(logs_per_minute, session.as_ref())
+        caller.of_member(backend, view.wraps_uris_of(backend)).limiting_logs(logs_per_minute, session.as_ref())
     };
     // What the backend says outside of calls reaches the session edited too.
     if let Some(events) = &session {
@@ -241,7 +255,7 @@ fn has_labels(
 
 fn wrap(view: &GatewayView, place: Place, target: &Target, answer: Answer) -> Answer {
     match answer {
-        Answer::Result(raw) if view.wraps_uris() => {
+        Answer::Result(raw) if view.wraps_uris_of(&target.backend) => {
             Answer::Result(rewrite::wrap_uris(place, &target.backend, raw))
         }
         other => other,
