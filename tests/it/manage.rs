@@ -63,6 +63,8 @@ async fn what_is_hidden_is_not_listed_and_can_be_called() {
     assert_eq!(call(&url, "proxy.clock.secret").await["result"]["isError"], false);
     assert_eq!(call(&url, "proxy.clock.off").await["error"]["code"], -32602);
 
+    assert!(!mtctl(&cluster, "call proxy.clock.secret").await.is_empty());
+
     // Each is in service when the command returns.
     mtctl(&cluster, "tools hide proxy.clock.*").await;
     assert!(!lists(&url, "proxy.clock.now").await);

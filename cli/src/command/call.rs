@@ -122,9 +122,12 @@ async fn attempt(client: &mut Client, args: &CallArgs, given: &Given) -> Result<
                         complete(&args.tool, &arguments, schema).map_err(Stopped::Refused)?;
                         (arguments, None)
                     }
-                    // Right after a change the list may be behind what can be called.
-                    Err(failure) if pairs.is_empty() => (Map::new(), Some(failure)),
-                    Err(failure) => return Err(Stopped::Refused(failure)),
+                    // A hidden tool can be called all the same; nothing says of what
+                    // types its arguments are, so what is no JSON is a text.
+                    Err(failure) => {
+                        let arguments = by_schema(pairs, &Value::Null).map_err(Stopped::Refused)?;
+                        (arguments, Some(failure))
+                    }
                 }
             }
         };
