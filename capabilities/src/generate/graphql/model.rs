@@ -52,6 +52,17 @@ pub struct InputValue {
     pub has_default: bool,
 }
 
+impl InputValue {
+    /// The type of a variable for it: one that may be left out, where the schema
+    /// says what is taken then.
+    pub fn variable(&self) -> &Kind {
+        match &self.kind {
+            Kind::Required(inner) if self.has_default => inner,
+            kind => kind,
+        }
+    }
+}
+
 /// How a type is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -49,7 +49,11 @@ impl<'a> Security<'a> {
         };
         let Some(alternatives) = demanded.as_array().filter(|all| !all.is_empty()) else { return Ok(()) };
         let mut why = None;
-        for alternative in alternatives.iter().filter_map(Value::as_object).filter(|a| !a.is_empty()) {
+        let mut some: Vec<_> =
+            alternatives.iter().filter_map(Value::as_object).filter(|all| !all.is_empty()).collect();
+        // A token that has to be got elsewhere, only where nothing else will do.
+        some.sort_by_key(|all| all.keys().any(|name| self.is_granted(name)));
+        for alternative in some {
             let schemes: Result<Vec<Scheme>, String> =
                 alternative.keys().map(|name| self.scheme(name)).collect();
             match schemes {
@@ -74,7 +78,10 @@ impl<'a> Security<'a> {
         headers: &mut Map<String, Value>,
         query: &mut Map<String, Value>,
     ) {
-        for scheme in schemes {
+        // What has a setting of its own takes it; keys can go elsewhere.
+        let (own, keys): (Vec<_>, Vec<_>) =
+            schemes.into_iter().partition(|scheme| matches!(scheme, Scheme::Auth(_)));
+        for scheme in own.into_iter().chain(keys) {
             match scheme {
                 Scheme::Auth(auth) => _ = config.insert("auth".into(), auth),
                 Scheme::Header(name, secret) if config.contains_key("auth") => {
@@ -91,6 +98,11 @@ impl<'a> Security<'a> {
                 }
             }
         }
+    }
+
+    fn is_granted(&self, name: &str) -> bool {
+        let scheme = &self.document.root()["components"]["securitySchemes"][name];
+        matches!(scheme["type"].as_str(), Some("oauth2" | "openIdConnect"))
     }
 
     fn scheme(&mut self, name: &str) -> Result<Scheme, String> {
