@@ -101,12 +101,14 @@ impl Kind {
 /// How a node is told to serve a gateway on its stdin and stdout.
 fn pipe(cluster: &Cluster, gateway: &str, key: &str) -> Vec<String> {
     let cache = cluster.folder.path().join(format!("{key}.cache")).display().to_string();
+    let files = cluster.folder.path().join("files").display().to_string();
     let control = format!("http://{}", cluster.control.grpc);
     let arguments = [
         ["--gateway", gateway],
         ["--node-id", key],
         ["--control", &control],
         ["--cache-dir", &cache],
+        ["--files-dir", &files],
         ["--admin", "127.0.0.1:0"],
     ];
     let arguments = arguments.as_flattened().iter().map(|argument| (*argument).to_owned());
