@@ -328,3 +328,65 @@ mod at_random {
         }
     }
 }
+
+fn tool_set(text: &str) -> pb::ToolSet {
+    let config = [
+        ("url".to_owned(), json_text("http://127.0.0.1/{{id}}")),
+        ("headers".to_owned(), {
+            let secret = [("secret".to_owned(), json_text("token"))].into();
+            let headers = [("x-key".to_owned(), json_struct(secret))].into();
+            json_struct(headers)
+        }),
+    ];
+    let config = Some(prost_types::Struct { fields: config.into() });
+    let routing = pb::Binding { r#type: "http".into(), config };
+    let tool = pb::BoundTool {
+        name: "get".into(),
+        description: text.into(),
+        routing: Some(routing),
+        ..Default::default()
+    };
+    pb::ToolSet { tools: vec![tool], ..Default::default() }
+}
+
+fn json_text(text: &str) -> prost_types::Value {
+    prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text.into())) }
+}
+
+fn json_struct(fields: BTreeMap<String, prost_types::Value>) -> prost_types::Value {
+    prost_types::Value { kind: Some(prost_types::value::Kind::StructValue(prost_types::Struct { fields })) }
+}
+
+#[test]
+fn a_tool_set_that_stays_the_same_is_not_checked_again() {
+    let secret = resource(
+        "token",
+        &[],
+        Spec::Secret(pb::Secret { source: Some(pb::secret::Source::Env("T".into())) }),
+    );
+    let of = |name: &str, text: &str| resource(name, &[], Spec::ToolSet(tool_set(text)));
+    let all = |text: &str| set(vec![secret.clone(), of("a", "one"), of("b", text)]);
+    let before = all("one").compile().unwrap();
+    let after = all("two").compile_after(&before).unwrap();
+    let (a, b): (mt_proto::resource::ResourceName, mt_proto::resource::ResourceName) =
+        ("a".parse().unwrap(), "b".parse().unwrap());
+    assert!(Arc::ptr_eq(&before.backends[&a], &after.backends[&a]));
+    assert!(!Arc::ptr_eq(&before.backends[&b], &after.backends[&b]));
+}
+
+#[test]
+fn what_a_tool_set_refers_to_is_looked_for_every_time() {
+    let secret = resource(
+        "token",
+        &[],
+        Spec::Secret(pb::Secret { source: Some(pb::secret::Source::Env("T".into())) }),
+    );
+    let tools = || resource("a", &[], Spec::ToolSet(tool_set("one")));
+    let before = set(vec![secret.clone(), tools()]).compile().unwrap();
+    let alone = set(vec![tools()]);
+    assert_eq!(alone.compile_after(&before).err(), alone.compile().err());
+    assert!(alone.compile().is_err());
+    let beside = set(vec![secret, tools(), backend("a", &[])]);
+    assert_eq!(beside.compile_after(&before).err(), beside.compile().err());
+    assert!(beside.compile().is_err());
+}

@@ -31,13 +31,14 @@ pub(super) struct Checker<'a> {
     set: &'a ResourceSet,
     kind: Option<Kind>,
     name: String,
-    suggestions: usize,
     problems: Vec<Problem>,
+    /// Names that are not in the set: the problem, and what was looked for.
+    unknown: Vec<(usize, Kind, String)>,
 }
 
 impl<'a> Checker<'a> {
     pub fn new(set: &'a ResourceSet) -> Self {
-        Self { set, kind: None, name: String::new(), suggestions: 0, problems: Vec::new() }
+        Self { set, kind: None, name: String::new(), problems: Vec::new(), unknown: Vec::new() }
     }
 
     /// From here on, problems are of this resource.
@@ -50,7 +51,26 @@ impl<'a> Checker<'a> {
         self.set
     }
 
-    pub fn into_problems(self) -> Vec<Problem> {
+    /// Takes over what another checker of the same set has found.
+    pub fn absorb(&mut self, other: Checker<'_>) {
+        let before = self.problems.len();
+        let unknown = other.unknown.into_iter().map(|(at, kind, name)| (before + at, kind, name));
+        self.unknown.extend(unknown);
+        self.problems.extend(other.problems);
+        self.problems.truncate(PROBLEMS_MAX);
+    }
+
+    /// Everything that was found. Only here is something looked for that an
+    /// unknown name may have been meant to be, so that it is the same however
+    /// many checkers there were.
+    pub fn into_problems(mut self) -> Vec<Problem> {
+        for (at, kind, name) in self.unknown.into_iter().take(SUGGESTIONS_MAX) {
+            let names = self.set.of_kind(kind).map(|(key, _)| key.name.as_str());
+            let near = problem::closest(&name, names);
+            if let (Some(near), Some(problem)) = (near, self.problems.get_mut(at)) {
+                problem.hint = Some(format!("did you mean {near:?}?"));
+            }
+        }
         self.problems
     }
 
@@ -242,28 +262,25 @@ impl<'a> Checker<'a> {
         let parsed: ResourceName = match name.parse() {
             Ok(name) => name,
             Err(error) => {
-                let hint = self.suggest(kind, name).or_else(|| name_hint(name));
-                self.report(path, InvalidName::to_string(&error), hint);
+                self.expect_unknown(kind, name);
+                self.report(path, InvalidName::to_string(&error), name_hint(name));
                 return None;
             }
         };
         if self.set.get(&Key::new(kind, parsed.clone())).is_some() {
             return Some(parsed);
         }
-        let hint = self
-            .suggest(kind, name)
-            .unwrap_or_else(|| format!("add a {} with this name, or remove the reference", kind.yaml()));
+        self.expect_unknown(kind, name);
+        let hint = format!("add a {} with this name, or remove the reference", kind.yaml());
         self.problem_with_hint(path, format!("there is no {kind} {name:?}"), hint);
         None
     }
 
-    fn suggest(&mut self, kind: Kind, name: &str) -> Option<String> {
-        self.suggestions += 1;
-        if self.suggestions > SUGGESTIONS_MAX {
-            return None;
+    /// The next problem is that there is no such name.
+    fn expect_unknown(&mut self, kind: Kind, name: &str) {
+        if self.unknown.len() < SUGGESTIONS_MAX {
+            self.unknown.push((self.problems.len(), kind, name.to_owned()));
         }
-        let names = self.set.of_kind(kind).map(|(key, _)| key.name.as_str());
-        problem::closest(name, names).map(|near| format!("did you mean {near:?}?"))
     }
 
     pub fn value(&mut self, path: &str, value: Option<&pb::Value>) -> Option<Value> {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use prost::Message;
+use rayon::prelude::*;
 
 use super::{
     Admission, Backend, Gateway, Key, Kind, Policy, Principals, Problem, ResourceName, SecretSource, backend,
@@ -34,6 +35,17 @@ pub struct Compiled {
     pub principals: Principals,
     /// Who may call each gateway.
     pub admissions: HashMap<ResourceName, Arc<Admission>>,
+    /// What the next set need not check again.
+    tool_sets: HashMap<ResourceName, CheckedToolSet>,
+}
+
+/// A tool set in which everything is right, and what that rests on.
+#[derive(Clone, Debug)]
+struct CheckedToolSet {
+    wire: Arc<pb::Resource>,
+    backend: Arc<Backend>,
+    /// Must be in the set.
+    references: Vec<Key>,
 }
 
 impl ResourceSet {
@@ -106,30 +118,34 @@ impl ResourceSet {
     /// Every problem that was found, not only the first, in the order of kind
     /// and name; of a set with very many, the first ten thousand.
     pub fn compile(&self) -> Result<Compiled, Vec<Problem>> {
+        self.compile_after(&Compiled::default())
+    }
+
+    /// As [`Self::compile`], where tool sets that are the same as in an earlier
+    /// set that compiled, and whose references are there, are taken from that:
+    /// the cost is that of what has changed. New ones are checked on all cores.
+    ///
+    /// # Errors
+    /// As [`Self::compile`]: the same, whatever was before.
+    pub fn compile_after(&self, before: &Compiled) -> Result<Compiled, Vec<Problem>> {
         let mut checker = Checker::new(self);
         let mut compiled = Compiled::default();
         let mut api_keys = BTreeMap::new();
         let mut prefixes = policy::Prefixes::new();
+        let mut tool_sets = self.tool_sets_after(before).into_iter();
         for (key, resource) in &self.resources {
             let name = &key.name;
             checker.enter(Some(key.kind), name.as_str());
-            let bytes = resource.encoded_len();
-            if bytes > RESOURCE_BYTES_MAX {
-                checker.problem(
-                    "spec",
-                    format!("the resource is {bytes} bytes, at most {RESOURCE_BYTES_MAX} are kept"),
-                );
+            if key.kind == Kind::ToolSet {
+                let (found, checked) = tool_sets.next().expect("all tool sets were looked at, in order");
+                found.into_iter().for_each(|found| checker.absorb(found));
+                if let Some(checked) = checked {
+                    compiled.backends.insert(name.clone(), checked.backend.clone());
+                    compiled.tool_sets.insert(name.clone(), checked);
+                }
                 continue;
             }
-            if Key::of(resource).as_ref() != Some(key) {
-                checker
-                    .problem("metadata.name", format!("the resource is kept as {key}, but says otherwise"));
-                continue;
-            }
-            let (Some(metadata), Some(spec)) = (&resource.metadata, &resource.spec) else {
-                continue; // It would not have had that key.
-            };
-            checker.metadata(metadata);
+            let Some((metadata, spec)) = open(&mut checker, key, resource) else { continue };
             match spec {
                 Spec::Gateway(wire) => {
                     let gateway = gateway::check(&mut checker, name, &metadata.labels, wire);
@@ -139,10 +155,7 @@ impl ResourceSet {
                     let backend = backend::check(&mut checker, name, &metadata.labels, wire);
                     compiled.backends.extend(backend.map(|b| (name.clone(), Arc::new(b))));
                 }
-                Spec::ToolSet(wire) => {
-                    let backend = tool_set::check(&mut checker, name, &metadata.labels, wire);
-                    compiled.backends.insert(name.clone(), Arc::new(backend));
-                }
+                Spec::ToolSet(_) => {} // Of another kind than its key, so it was not opened.
                 Spec::Route(wire) => route::check(&mut checker, wire),
                 Spec::Policy(wire) => {
                     let policy = policy::check(&mut checker, name, wire, &mut prefixes);
@@ -160,6 +173,29 @@ impl ResourceSet {
         compiled.admissions = policy::admissions(&compiled.gateways, &compiled.policies);
         let problems = checker.into_problems();
         if problems.is_empty() { Ok(compiled) } else { Err(problems) }
+    }
+
+    /// Every tool set in order, with what was found if it was looked at.
+    fn tool_sets_after(&self, before: &Compiled) -> Vec<(Option<Checker<'_>>, Option<CheckedToolSet>)> {
+        let all: Vec<_> = self.of_kind(Kind::ToolSet).collect();
+        let one = |(key, wire): (&Key, &Arc<pb::Resource>)| {
+            if let Some(known) = before.tool_sets.get(&key.name).filter(|known| self.still_holds(known, wire))
+            {
+                return (None, Some(known.clone()));
+            }
+            let mut checker = Checker::new(self);
+            checker.enter(Some(key.kind), key.name.as_str());
+            let checked = check_tool_set(&mut checker, key, wire);
+            (Some(checker), checked)
+        };
+        all.into_par_iter().map(one).collect()
+    }
+
+    /// Whether a check of `wire` would find what it has found before.
+    fn still_holds(&self, known: &CheckedToolSet, wire: &Arc<pb::Resource>) -> bool {
+        let same = Arc::ptr_eq(&known.wire, wire) || known.wire == *wire;
+        same && known.references.iter().all(|key| self.get(key).is_some())
+            && self.get(&Key::new(Kind::Backend, known.backend.name.clone())).is_none()
     }
 
     /// The part that a node with these labels serves, closed under references:
@@ -215,6 +251,38 @@ impl ResourceSet {
             labels.is_some_and(|labels| selector.is_none_or(|s| matches(&s.match_labels, labels)))
         })
     }
+}
+
+/// The parts of a resource that is what its key says, and not too large.
+fn open<'a>(
+    checker: &mut Checker<'_>,
+    key: &Key,
+    resource: &'a pb::Resource,
+) -> Option<(&'a pb::Metadata, &'a Spec)> {
+    let bytes = resource.encoded_len();
+    if bytes > RESOURCE_BYTES_MAX {
+        let message = format!("the resource is {bytes} bytes, at most {RESOURCE_BYTES_MAX} are kept");
+        checker.problem("spec", message);
+        return None;
+    }
+    if Key::of(resource).as_ref() != Some(key) {
+        checker.problem("metadata.name", format!("the resource is kept as {key}, but says otherwise"));
+        return None;
+    }
+    let (metadata, spec) = (resource.metadata.as_ref()?, resource.spec.as_ref()?);
+    checker.metadata(metadata);
+    Some((metadata, spec))
+}
+
+fn check_tool_set(checker: &mut Checker<'_>, key: &Key, wire: &Arc<pb::Resource>) -> Option<CheckedToolSet> {
+    let (metadata, Spec::ToolSet(spec)) = open(checker, key, wire)? else { return None };
+    let backend = tool_set::check(checker, &key.name, &metadata.labels, spec);
+    let referred: BTreeSet<Key> = tool_set::references(spec)
+        .into_iter()
+        .filter_map(|(kind, name)| Some(Key::new(kind, name.parse().ok()?)))
+        .collect();
+    let (wire, references) = (wire.clone(), referred.into_iter().collect());
+    Some(CheckedToolSet { wire, backend: Arc::new(backend), references })
 }
 
 /// Why a resource has no key.

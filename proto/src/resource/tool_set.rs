@@ -7,6 +7,7 @@ pub mod agent;
 mod fields;
 mod prompt;
 mod resource;
+mod schema;
 mod tool;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

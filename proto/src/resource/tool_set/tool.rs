@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     agent::{self, Agent},
     fields::json_object,
+    schema::{self, Flaw},
 };
 use crate::{
     pb::resource as pb,
@@ -150,8 +151,8 @@ fn check_schema(
         _ => {}
     }
     let schema = Value::Object(schema);
-    if let Err(error) = jsonschema::meta::validate(&schema) {
-        checker.problem(path, format!("this is not a JSON Schema: {error}"));
+    if let Err(Flaw { path: below, message, hint }) = schema::check(&schema) {
+        checker.report(&format!("{path}{below}"), message, hint.map(str::to_owned));
     }
     schema
 }
