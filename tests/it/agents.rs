@@ -1,6 +1,11 @@
 //! Every agent with every kind of client, through one node, against the real
 //! thing: each file below `agents/` starts a service and says how tools reach it.
 
+pub mod graphql;
+pub mod http;
+pub mod sse;
+pub mod websocket;
+
 use std::{
     any::Any,
     fmt::Write as _,
@@ -37,6 +42,7 @@ pub struct Served {
     /// Calls of the slow tools that the service still works on.
     pub running: Arc<AtomicUsize>,
     /// Ends the service when it is dropped.
+    #[expect(dead_code, reason = "to be dropped is all that it is for")]
     pub keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -223,7 +229,12 @@ pub async fn row(cluster: &Cluster, served: &Served) -> (String, Vec<String>) {
 type Start = (&'static str, fn() -> BoxFuture<'static, Served>);
 
 /// In the order of the table.
-const AGENTS: &[Start] = &[];
+const AGENTS: &[Start] = &[
+    ("http", || Box::pin(http::start())),
+    ("sse", || Box::pin(sse::start())),
+    ("graphql", || Box::pin(graphql::start())),
+    ("websocket", || Box::pin(websocket::start())),
+];
 
 /// `MT_AGENTS=http,grpc` runs only these rows.
 #[tokio::test]

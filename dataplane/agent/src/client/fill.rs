@@ -86,7 +86,8 @@ impl Prepared {
                 (Payload::Bytes(form.finish().into()), Some("application/x-www-form-urlencoded"))
             }
             Some(Body::Multipart(parts)) => {
-                let parts = parts.iter().map(|part| part_of(run, part, &mut filled.secrets));
+                let parts =
+                    parts.iter().filter_map(|part| part_of(run, part, &mut filled.secrets).transpose());
                 (Payload::Multipart(parts.collect::<Result<_, _>>()?), None)
             }
         };
@@ -268,7 +269,15 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn part_of(run: &Run<'_>, part: &Part, secrets: &mut Vec<String>) -> Result<FilledPart, Failure> {
+/// None: what is in it is an argument that is null or not there.
+fn part_of(run: &Run<'_>, part: &Part, secrets: &mut Vec<String>) -> Result<Option<FilledPart>, Failure> {
+    if let PartContent::Text(Text::Template(template)) | PartContent::Base64(template) = &part.content {
+        match template.render(run.scope()) {
+            Err(RenderError::Missing { .. }) => return Ok(None),
+            Ok(pieces) if matches!(pieces.0.as_slice(), [Piece::Value(Value::Null)]) => return Ok(None),
+            _ => {}
+        }
+    }
     let bytes = match &part.content {
         PartContent::Text(Text::Secret(name)) => secret(run, name, secrets)?.into(),
         PartContent::Text(text) => run.text(text)?.into(),
@@ -283,7 +292,12 @@ fn part_of(run: &Run<'_>, part: &Part, secrets: &mut Vec<String>) -> Result<Fill
         None => None,
         Some(template) => Some(one_line(&template.render(run.scope())?.text())),
     };
-    Ok(FilledPart { name: part.name.clone(), bytes, file_name, content_type: part.content_type.clone() })
+    Ok(Some(FilledPart {
+        name: part.name.clone(),
+        bytes,
+        file_name,
+        content_type: part.content_type.clone(),
+    }))
 }
 
 /// The name of a file as browsers send it (HTML Standard, "multipart form
