@@ -20,6 +20,7 @@ use std::{
 use http::uri::PathAndQuery;
 use mt_proto::resource::{Grpc, agent::grpc};
 use parking_lot::Mutex;
+use prost::Message as _;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MethodDescriptor, SerializeOptions};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -138,6 +139,10 @@ impl Runner {
         run: &Run<'_>,
     ) -> Result<Output, Failure> {
         let bytes_max = self.config.message_bytes_max;
+        if message.encoded_len() > bytes_max {
+            let message = format!("the message is larger than {bytes_max} bytes");
+            return Err(Failure::new(Reason::TooLarge, message));
+        }
         let mut client =
             Client::new(channel).max_decoding_message_size(bytes_max).max_encoding_message_size(bytes_max);
         client.ready().await.map_err(|error| status::failure(&tonic::Status::from_error(Box::new(error))))?;
@@ -196,12 +201,19 @@ impl Runner {
 /// # Errors
 /// If a field is unknown, or a value is not of its field's type.
 fn message(method: &MethodDescriptor, fields: &Value) -> Result<DynamicMessage, Failure> {
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let made = DynamicMessage::deserialize_with_options(method.input(), fields, &options);
-    made.map_err(|error| {
-        let message =
-            format!("not a {}: {}", method.input().full_name(), status::bounded(&error.to_string()));
-        Failure::new(Reason::InvalidArguments, message)
+    let read = |fields: &Value| {
+        let options = DeserializeOptions::new().deny_unknown_fields(true);
+        DynamicMessage::deserialize_with_options(method.input(), fields, &options)
+    };
+    read(fields).map_err(|error| {
+        // The error itself does not say where it is.
+        let alone = |(name, value): (&String, &Value)| {
+            let error = read(&json!({name: value})).err()?;
+            Some(format!("field {name:?}: {error}"))
+        };
+        let found = fields.as_object().and_then(|fields| fields.iter().find_map(alone));
+        let what = status::bounded(&found.unwrap_or_else(|| error.to_string()));
+        Failure::new(Reason::InvalidArguments, format!("not a {}: {what}", method.input().full_name()))
     })
 }
 
