@@ -57,9 +57,9 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, TemplateError> {
     while let Some(found) = text[at..].find("{{") {
         let before = &text[at..at + found];
         let brace = at + found;
-        if before.ends_with('\\') {
-            plain.push_str(&before[..before.len() - 1]);
-            if !before.ends_with("\\\\") {
+        if let Some(kept) = before.strip_suffix('\\') {
+            plain.push_str(kept);
+            if !kept.ends_with('\\') {
                 let braces = text[brace..].bytes().take_while(|byte| *byte == b'{').count();
                 plain.push_str(&text[brace..brace + braces]);
                 at = brace + braces;

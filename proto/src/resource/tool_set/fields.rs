@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::{
     resource::{
-        Kind, ResourceName,
+        Kind,
         check::{Checker, quoted},
         problem::{closest, key_path},
     },
@@ -241,14 +241,6 @@ impl<'c, 'a> Fields<'c, 'a> {
         }
     }
 
-    /// A map from plain names to templates.
-    pub fn template_map(&mut self, name: &'static str) -> Vec<(String, Template)> {
-        let path = self.path(name);
-        let entries = self.map(name);
-        let entry = |(key, value)| Some((String::clone(&key), self.compile(&key_path(&path, &key), value)?));
-        entries.into_iter().filter_map(entry).collect()
-    }
-
     /// A map from plain names to templates or secrets.
     pub fn text_map(&mut self, name: &'static str) -> Vec<(String, Text)> {
         let path = self.path(name);
@@ -359,13 +351,6 @@ impl<'c, 'a> Fields<'c, 'a> {
             self.problem(name, message, Some(hint.to_owned()));
         }
         fixed.then_some(template)
-    }
-
-    /// The name of another resource, which must be in the set.
-    pub fn reference(&mut self, name: &'static str, kind: Kind) -> Option<ResourceName> {
-        let text = self.text(name)?;
-        let path = self.path(name);
-        self.checker.reference(&path, kind, &text)
     }
 
     /// What is shown to be let in: `{bearer: TEXT}`, `{basic: {username,
