@@ -104,6 +104,17 @@ pub async fn reflect(address: &str) -> Said {
     run(&python("py2"), "reflection_client.py", address, &[]).await
 }
 
+/// A validator of descriptions of APIs, and a generator of clients for them.
+pub async fn openapi(arguments: &[&str]) -> Said {
+    run(&python("openapi"), "openapi_client.py", arguments[0], &arguments[1..]).await
+}
+
+/// A client of McpService that has its messages from reflection alone, for
+/// `HOST:PORT`.
+pub async fn mcp_service(address: &str, arguments: &[&str]) -> Said {
+    run(&python("py2"), "mcp_service_client.py", address, arguments).await
+}
+
 /// Node in the version that the conformance runner needs.
 pub fn node() -> PathBuf {
     installed("node_modules/.bin/node")
