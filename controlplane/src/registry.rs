@@ -13,7 +13,7 @@ use std::{
 
 use mt_proto::{
     pb::resource::Resource,
-    resource::{Key, Problem, ResourceSet},
+    resource::{Compiled, Key, Problem, ResourceSet},
 };
 use parking_lot::Mutex;
 use prost::Message;
@@ -98,13 +98,18 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    fn new(state: Arc<State>) -> Result<Self, Error> {
+    /// Decodes only what is not the same in `before`.
+    fn new(state: Arc<State>, before: &Loaded) -> Result<Self, Error> {
         let mut set = ResourceSet::default();
         for (text, entry) in &state.entries {
             let foreign = || Error::Foreign { key: text.clone() };
             let key = Key::parse(text).ok_or_else(foreign)?;
-            let resource = Resource::decode(entry.value.clone()).map_err(|_| foreign())?;
-            set.insert(key, Arc::new(resource));
+            let known = before.state.entries.get(text).filter(|known| known.hash == entry.hash);
+            let resource = match known.and_then(|_| before.set.get(&key)) {
+                Some(resource) => resource.clone(),
+                None => Arc::new(Resource::decode(entry.value.clone()).map_err(|_| foreign())?),
+            };
+            set.insert(key, resource);
         }
         Ok(Self { generation: state.revision, set, state })
     }
@@ -141,11 +146,13 @@ pub struct Registry {
     /// One change at a time: planning on a head that is about to move is wasted.
     writing: Arc<tokio::sync::Mutex<()>>,
     loaded: Arc<Mutex<Vec<Arc<Loaded>>>>,
+    /// Of the last set that compiled, so that the next one costs what has changed.
+    compiled: Arc<Mutex<Arc<Compiled>>>,
 }
 
 impl Registry {
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, writing: Arc::default(), loaded: Arc::default() }
+        Self { store, writing: Arc::default(), loaded: Arc::default(), compiled: Arc::default() }
     }
 
     /// The newest generation; 0 is none.
@@ -172,7 +179,8 @@ impl Registry {
         }
         let revision = (generation != 0).then_some(generation);
         let state = self.store.state(LogId::Config, revision).await?;
-        let loaded = Arc::new(blocking(move || Loaded::new(state)).await?);
+        let before = self.loaded.lock().last().cloned().unwrap_or_default();
+        let loaded = Arc::new(blocking(move || Loaded::new(state, &before)).await?);
         let mut cache = self.loaded.lock();
         cache.retain(|other| other.generation != loaded.generation);
         if cache.len() >= LOADED_MAX {
@@ -286,7 +294,13 @@ impl Registry {
                 return Err(Error::Moved { expected: terms.expected_generation, head });
             }
             let planned = plan(&now)?;
-            let edits = blocking(move || check(&now.set, &planned).map(|()| planned)).await?;
+            let before = self.compiled.lock().clone();
+            let (edits, compiled) = blocking(move || {
+                let compiled = check(&now.set, &planned, &before)?;
+                Ok::<_, Error>((planned, compiled))
+            })
+            .await?;
+            *self.compiled.lock() = Arc::new(compiled);
             if terms.dry_run || edits.is_empty() {
                 return Ok(Outcome { generation: head, edits });
             }
@@ -314,7 +328,7 @@ impl Registry {
 }
 
 /// The set as it would be, which must compile.
-fn check(now: &ResourceSet, edits: &[Edit]) -> Result<(), Error> {
+fn check(now: &ResourceSet, edits: &[Edit], before: &Compiled) -> Result<Compiled, Error> {
     let mut set = now.clone();
     for edit in edits {
         match &edit.after {
@@ -326,7 +340,7 @@ fn check(now: &ResourceSet, edits: &[Edit]) -> Result<(), Error> {
         let reason = format!("there would be {} resources, more than {RESOURCES_MAX}", set.len());
         return Err(Error::Argument { field: "resources", reason });
     }
-    set.compile().map(drop).map_err(Error::Problems)
+    set.compile_after(before).map_err(Error::Problems)
 }
 
 fn write(edit: &Edit) -> Write {

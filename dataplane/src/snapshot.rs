@@ -48,15 +48,30 @@ impl Snapshot {
         catalog_revision: u64,
         items: &BTreeMap<String, Item>,
     ) -> Result<Self, Vec<Refusal>> {
+        Self::build_after(&Self::default(), generation, catalog_revision, items)
+    }
+
+    /// As [`build`](Self::build), where what is the same as in an earlier
+    /// snapshot is shared with it, so that it is neither checked nor indexed
+    /// again.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build): the same, whatever was before.
+    pub fn build_after(
+        before: &Self,
+        generation: u64,
+        catalog_revision: u64,
+        items: &BTreeMap<String, Item>,
+    ) -> Result<Self, Vec<Refusal>> {
         let mut refusals = Vec::new();
         let mut resources = ResourceSet::default();
         let mut parts: BTreeMap<ResourceName, BTreeMap<u32, CatalogPart>> = BTreeMap::new();
         for (name, item) in items {
-            if let Err(reason) = place(name, item, &mut resources, &mut parts) {
+            if let Err(reason) = place(name, item, &before.resources, &mut resources, &mut parts) {
                 refusals.push(Refusal { resource: name.clone(), reason });
             }
         }
-        let config = match resources.compile() {
+        let config = match resources.compile_after(&before.config) {
             Ok(config) => config,
             Err(problems) => {
                 refusals.extend(problems.into_iter().map(|p| Refusal {
@@ -79,7 +94,10 @@ impl Snapshot {
         }
         for (name, backend) in &config.backends {
             if let Transport::Agents(tool_set) = &backend.transport {
-                catalogs.insert(name.clone(), Arc::new(gateway::offered(tool_set)));
+                let same = before.config.backends.get(name).filter(|same| Arc::ptr_eq(same, backend));
+                let known = same.and_then(|_| before.catalogs.get(name)).cloned();
+                let catalog = known.unwrap_or_else(|| Arc::new(gateway::offered(tool_set)));
+                catalogs.insert(name.clone(), catalog);
             }
         }
         let gateways = config
@@ -94,6 +112,7 @@ impl Snapshot {
 fn place(
     name: &str,
     item: &Item,
+    before: &ResourceSet,
     resources: &mut ResourceSet,
     parts: &mut BTreeMap<ResourceName, BTreeMap<u32, CatalogPart>>,
 ) -> Result<(), String> {
@@ -102,7 +121,8 @@ fn place(
             if Key::of(resource).as_ref() != Some(&key) {
                 return Err("the resource in it has another kind or name".to_owned());
             }
-            resources.insert(key, Arc::new(resource.clone()));
+            let known = before.get(&key).filter(|known| ***known == *resource).cloned();
+            resources.insert(key, known.unwrap_or_else(|| Arc::new(resource.clone())));
             Ok(())
         }
         (Some(ItemName::Catalog { backend, part }), Some(item::Item::Catalog(catalog))) => {

@@ -68,7 +68,9 @@ impl Target {
     pub async fn apply(&self, view: Arc<View>) -> Result<(), Vec<Refusal>> {
         let Self { node, calls, serving, .. } = self.clone();
         let work = tokio::task::spawn_blocking(move || {
-            let snapshot = Snapshot::build(view.generation, view.catalog_revision, &view.items())?;
+            let before = node.snapshot();
+            let (generation, revision) = (view.generation, view.catalog_revision);
+            let snapshot = Snapshot::build_after(&before, generation, revision, &view.items())?;
             let _in_calls = calls.enter();
             node.install(Arc::new(snapshot));
             serving.store(true, Ordering::Release);
