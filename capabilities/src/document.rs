@@ -1,6 +1,6 @@
 //! From the text of a file to resources.
 
-use std::collections::BTreeMap;
+mod plain;
 
 use mt_proto::{
     pb::resource as pb,
@@ -12,8 +12,7 @@ use crate::{
     Diagnostic,
     decode::{Decoder, POOL, place_of},
     json,
-    names::legal_name,
-    node::{Data, Entry, Node},
+    node::{Entry, Node},
     places::Places,
     source::Source,
     yaml,
@@ -29,7 +28,7 @@ const DIAGNOSTICS_MAX: usize = 1000;
 const RESOURCE: &str = "magictunnel.resource.v1.Resource";
 const ENVELOPE: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
 /// Keys by which other programs' configurations are known.
-const FOREIGN: [&str; 7] =
+pub(crate) const FOREIGN: [&str; 7] =
     ["mcpServers", "external_mcp", "servers", "httpServices", "sseServices", "context_servers", "mcp"];
 
 /// One file: its resources, as far as they could be read, and what is wrong
@@ -97,8 +96,8 @@ fn resource(decoder: &mut Decoder<'_>, node: &Node) -> Option<pb::Resource> {
     decoder.places.insert("", first.clone());
     let has = |key: &str| entries.iter().any(|entry| entry.key == key);
     if !has("kind") && !has("apiVersion") {
-        if let Some(tools) = node.get("tools") {
-            return Some(capability_file(decoder, entries, tools));
+        if plain::is_plain(node) {
+            return Some(plain::tool_set(decoder, node, entries));
         }
         if let Some(foreign) = entries.iter().find(|entry| FOREIGN.contains(&entry.key.as_str())) {
             let message = format!("`{}` belongs to another program's configuration", foreign.key);
@@ -217,41 +216,4 @@ fn read_metadata(decoder: &mut Decoder<'_>, entries: &[Entry], node: &Node) -> O
         decoder.places.spoil("metadata.name");
     }
     Some(metadata)
-}
-
-/// A plain file of tools: no envelope, and named by its file.
-fn capability_file(decoder: &mut Decoder<'_>, entries: &[Entry], tools: &Node) -> pb::Resource {
-    let descriptor =
-        POOL.get_message_by_name("magictunnel.resource.v1.ToolSet").expect("the contract has tool sets");
-    let entry = |key: &str| entries.iter().find(|entry| entry.key == key);
-    let mut annotations = BTreeMap::new();
-    for other in entries.iter().filter(|entry| entry.key != "tools") {
-        match other.value.as_map() {
-            Some(about) if other.key == "metadata" => {
-                let texts = about.iter().filter_map(|e| Some((e, e.value.as_text()?)));
-                annotations
-                    .extend(texts.map(|(e, text)| (format!("capability-file/{}", e.key), text.to_owned())));
-            }
-            _ => {
-                let hint = "a plain file of tools has `tools` and `metadata`; other files start with `kind`";
-                decoder.report(
-                    &other.key_span,
-                    &other.key,
-                    format!("unknown field `{}`", other.key),
-                    Some(hint.into()),
-                );
-            }
-        }
-    }
-    let tools_entry = entry("tools").map_or(tools.span.clone(), |tools| tools.key_span.clone());
-    decoder.places.insert("spec.tools", tools_entry);
-    let wrapped =
-        Node { span: tools.span.clone(), data: Data::Map(entry("tools").into_iter().cloned().collect()) };
-    let message = decoder.message(&descriptor, &wrapped, "spec", "spec");
-    let tool_set: pb::ToolSet = message.transcode_to().expect("a tool set decodes as what it is");
-    let stem = std::path::Path::new(decoder.source_name()).file_stem().unwrap_or_default();
-    let name = legal_name(&stem.to_string_lossy()).unwrap_or_else(|| "tools".into());
-    let metadata = pb::Metadata { name, annotations, ..Default::default() };
-    let spec = pb::resource::Spec::ToolSet(tool_set);
-    pb::Resource { metadata: Some(metadata), spec: Some(spec) }
 }
