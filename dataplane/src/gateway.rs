@@ -69,8 +69,17 @@ pub async fn answer(
         Method::ResourceTemplatesList => list(node, view, ListKind::Templates, &call),
         Method::ToolsCall => {
             let target = named(view.tools.get(required_text(&call.params, Key::Name)?.as_ref()), &call)?;
-            let call = alias::mapped(target.alias.as_ref(), call)?;
-            let answer = send_renamed(node, table, view, target, Key::Name, call, caller).await?;
+            let Some(alias) = &target.alias else {
+                let answer = send_renamed(node, table, view, target, Key::Name, call, caller).await?;
+                return Ok(wrap(view, Place::ToolResult, target, answer));
+            };
+            let name = call.params.name().unwrap_or_default().into_owned();
+            let version = call.client.version;
+            let answer = match alias::mapped(alias, call) {
+                Ok(call) => send_renamed(node, table, view, target, Key::Name, call, caller).await,
+                Err(error) => Err(error),
+            };
+            let answer = alias::outcome(&name, version, answer)?;
             Ok(wrap(view, Place::ToolResult, target, answer))
         }
         Method::PromptsGet => {

@@ -7,23 +7,30 @@ use mt_proto::{
     resource::Mcp,
     template::{Scope, Tree},
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     bridge::member,
-    call::{Call, CallError},
+    call::{Answer, Call, CallError},
     catalog::{Alias, Catalog, Entry},
     with_params,
 };
-use crate::mcp::{Key, splice::Patch};
+use crate::mcp::{Key, ProtocolVersion, error::code, splice::Patch};
+
+const INPUT_SCHEMA: &str = "inputSchema";
+/// In `_meta` of a result that is an error, as all agents have it.
+const ERROR_META: &str = "io.magictunnel/error";
 
 /// The call as the other backend gets it. What the tool set does not touch
 /// stays the bytes that the client sent.
 ///
 /// # Errors
 /// If an argument is missing that the tool set maps.
-pub fn mapped(alias: Option<&Alias>, call: Call) -> Result<Call, CallError> {
-    let Some(alias) = alias.filter(|alias| !alias.of.is_plain()) else { return Ok(call) };
+pub fn mapped(alias: &Alias, call: Call) -> Result<Call, CallError> {
+    if alias.of.is_plain() {
+        return Ok(call);
+    }
     let arguments = arguments(&alias.of, &call)?;
     let params = call.params.patch().set(Key::Arguments.as_str(), arguments.to_string()).finish();
     Ok(with_params(&call, params))
@@ -60,6 +67,71 @@ fn fill(of: &Mcp, given: Map<String, Value>) -> Result<Value, String> {
     Ok(Value::Object(filled))
 }
 
+/// The answer as clients see it: like that of every tool of a tool set, what
+/// went wrong is a result that a model can read. Results of the other backend
+/// stay as they are, and so do errors that mean something to the protocol.
+///
+/// # Errors
+/// Where the failure is not one of the tool.
+pub fn outcome(
+    tool: &str,
+    version: ProtocolVersion,
+    outcome: Result<Answer, CallError>,
+) -> Result<Answer, CallError> {
+    let failed = |reason, retry, message: &str| {
+        Ok(Answer::Result(failure(version, reason, retry, &format!("tool {tool:?}: {message}"))))
+    };
+    match outcome {
+        Ok(Answer::Error(raw)) => match serde_json::from_slice(&raw) {
+            Ok(Said { code: code::INVALID_PARAMS, message }) => failed("invalid_arguments", true, &message),
+            Ok(Said { code: code::INTERNAL, message }) => failed("refused", false, &message),
+            _ => Ok(Answer::Error(raw)),
+        },
+        Err(error) => match reason(&error) {
+            Some(reason) => {
+                let said = error.to_rpc(version);
+                failed(reason, said.retry, &said.message)
+            }
+            None => Err(error),
+        },
+        answered => answered,
+    }
+}
+
+/// What other agents call a failure like this; None: it is not the tool's.
+fn reason(error: &CallError) -> Option<&'static str> {
+    Some(match error {
+        CallError::Timeout { .. } => "timeout",
+        CallError::Unreachable { .. } => "unreachable",
+        CallError::Lost { .. } | CallError::Protocol { .. } => "broken",
+        CallError::NeedsAuth { .. } | CallError::Disabled { .. } => "misconfigured",
+        CallError::Overloaded { .. } | CallError::QueueFull { .. } | CallError::QueueTimeout { .. } => {
+            "overloaded"
+        }
+        CallError::InvalidParams { .. } => "invalid_arguments",
+        _ => return None,
+    })
+}
+
+#[derive(Deserialize)]
+struct Said {
+    code: i32,
+    #[serde(default)]
+    message: String,
+}
+
+fn failure(version: ProtocolVersion, reason: &str, retry: bool, message: &str) -> Bytes {
+    let mut result = json!({
+        "content": [{"type": "text", "text": message}],
+        "isError": true,
+        "_meta": {ERROR_META: {"reason": reason, "retry_safe": retry}},
+    });
+    if version.requires_result_type() {
+        result["resultType"] = "complete".into();
+    }
+    result.to_string().into()
+}
+
 /// The tool as clients see it: what the tool set says of it, and the rest as
 /// the other backend has it. `target` is what that backend offers.
 pub fn definition(entry: &Entry, alias: &Alias, target: Option<&Catalog>) -> Bytes {
@@ -83,8 +155,6 @@ pub fn definition(entry: &Entry, alias: &Alias, target: Option<&Catalog>) -> Byt
     }
     patch.finish()
 }
-
-const INPUT_SCHEMA: &str = "inputSchema";
 
 /// What is left of the other tool's schema for clients to fill in: what is
 /// fixed is gone, and what has a default need not be given.
@@ -115,6 +185,7 @@ mod tests {
     use mt_proto::{pb::discovery::ServerFacts, template::Names};
 
     use super::*;
+    use crate::mcp::version::LATEST_MODERN;
 
     fn trees(value: Value) -> Vec<(String, Tree)> {
         let Value::Object(entries) = value else { panic!("no object") };
@@ -198,5 +269,25 @@ mod tests {
         assert_eq!(seen["inputSchema"], schema);
         let mapped = mcp(Some(json!({"a": "{{b}}"})), json!({}), json!({}));
         assert_eq!(shown(json!({"name": "mine"}), mapped, CONVERT)["inputSchema"], json!({"type": "object"}));
+    }
+
+    #[test]
+    fn what_goes_wrong_is_a_result_that_names_the_tool_as_clients_know_it() {
+        let seen = |ended: Result<Answer, CallError>| match outcome("mine", LATEST_MODERN, ended) {
+            Ok(Answer::Result(raw)) => serde_json::from_slice::<Value>(&raw).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let result = seen(Err(CallError::Disabled { backend: "time".parse().unwrap() }));
+        assert_eq!(result["content"][0]["text"], "tool \"mine\": backend time is switched off");
+        assert_eq!((&result["isError"], &result["resultType"]), (&json!(true), &json!("complete")));
+        assert_eq!(result["_meta"][ERROR_META]["reason"], "misconfigured");
+        let raw = Bytes::from_static(br#"{"code":-32602,"message":"no such zone"}"#);
+        assert_eq!(seen(Ok(Answer::Error(raw)))["_meta"][ERROR_META]["reason"], "invalid_arguments");
+        // What clients act upon stays what it is.
+        let raw = Bytes::from_static(br#"{"code":-32042,"message":"go there","data":{}}"#);
+        let kept = outcome("mine", LATEST_MODERN, Ok(Answer::Error(raw.clone())));
+        assert!(matches!(kept, Ok(Answer::Error(same)) if same == raw));
+        let unknown = Err(CallError::UnknownTool { name: "x".into() });
+        assert!(matches!(outcome("mine", LATEST_MODERN, unknown), Err(CallError::UnknownTool { .. })));
     }
 }
