@@ -191,7 +191,7 @@ impl Registry {
     }
 
     /// Creates or replaces resources, and deletes those that have all of
-    /// `prune` as labels and are not among them. Dropping the future does not
+    /// `prune` as labels, or are in `delete`, and are not among them. Dropping the future does not
     /// take back a commit that has begun; so with every change.
     ///
     /// # Errors
@@ -200,12 +200,13 @@ impl Registry {
     pub async fn apply(
         &self,
         resources: Vec<Resource>,
+        delete: &BTreeSet<Key>,
         prune: &BTreeMap<String, String>,
         terms: Terms,
     ) -> Result<Outcome, Error> {
-        bounded("resources", resources.len())?;
+        bounded("resources", resources.len().max(delete.len()))?;
         let resources = plan::parse(resources)?;
-        self.change(terms, |now| Ok(plan::apply(&now.set, &resources, prune))).await
+        self.change(terms, |now| Ok(plan::apply(&now.set, &resources, delete, prune))).await
     }
 
     /// Deletes resources.

@@ -31,7 +31,7 @@ pub use policy::{Admission, Anonymous, Authn, JwtIssuer, KeySource, Policy, Rule
 pub use principal::{KeyHash, Principal, Principals};
 pub use problem::{Problem, closest, key_path};
 pub use secret::SecretSource;
-pub use set::{Compiled, ResourceSet};
+pub use set::{Compiled, ResourceSet, references};
 pub use template::{InvalidTemplate, NameTemplate};
 pub use tool_set::{
     Address, Agent, BoundResource, Content, Credential, Database, GraphQl, Grpc, Http, Llm, Mcp, Prompt,

@@ -24,6 +24,7 @@ pub async fn run(context: &Context, args: &ApplyArgs) -> Result<Exit, Failure> {
         dry_run: args.dry_run,
         author: client::author(),
         message: args.message.clone(),
+        ..Default::default()
     };
     let answer = send(&mut client, &manifests, request).await?;
     print(context, answer.generation, &answer.changes, args.dry_run)?;

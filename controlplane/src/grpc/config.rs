@@ -59,7 +59,8 @@ impl ConfigService for Service {
             author: request.author,
             message: request.message,
         };
-        let outcome = self.registry.apply(request.resources, &request.prune_labels, terms).await?;
+        let delete: Result<_, _> = request.delete.into_iter().map(|r| key("delete", Some(r))).collect();
+        let outcome = self.registry.apply(request.resources, &delete?, &request.prune_labels, terms).await?;
         let (generation, changes) = answer(outcome);
         Ok(Response::new(ApplyResponse { generation, changes }))
     }

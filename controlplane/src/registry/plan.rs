@@ -63,17 +63,23 @@ pub fn parse(resources: Vec<Resource>) -> Result<Selection, Error> {
     if problems.is_empty() { Ok(parsed) } else { Err(Error::Problems(problems)) }
 }
 
-/// Puts resources in, and takes out what has all of the labels `prune` (if there
-/// are any) and is not among them.
-pub fn apply(now: &ResourceSet, resources: &Selection, prune: &BTreeMap<String, String>) -> Vec<Edit> {
+/// Puts resources in, and takes out what is in `delete` or has all of the labels
+/// `prune` (if there are any) and is not among them.
+pub fn apply(
+    now: &ResourceSet,
+    resources: &Selection,
+    delete: &BTreeSet<Key>,
+    prune: &BTreeMap<String, String>,
+) -> Vec<Edit> {
     let mut edits: Vec<Edit> =
         resources.iter().filter_map(|(key, after)| edit(key, now.get(key), Some(after))).collect();
+    let mut gone: BTreeSet<&Key> = delete.iter().collect();
     if !prune.is_empty() {
-        let pruned =
-            now.iter().filter(|(key, resource)| !resources.contains_key(key) && has(resource, prune));
-        edits.extend(pruned.filter_map(|(key, before)| edit(key, Some(before), None)));
-        edits.sort_by(|a, b| a.key.cmp(&b.key));
+        gone.extend(now.iter().filter(|(_, resource)| has(resource, prune)).map(|(key, _)| key));
     }
+    let gone = gone.into_iter().filter(|key| !resources.contains_key(key));
+    edits.extend(gone.filter_map(|key| edit(key, now.get(key), None)));
+    edits.sort_by(|a, b| a.key.cmp(&b.key));
     edits
 }
 
@@ -193,7 +199,7 @@ mod tests {
     fn applying_what_is_there_is_no_edit() {
         let now = set([secret("a", "A", &[]), secret("b", "B", &[])]);
         let same = parse(vec![secret("a", "A", &[])]).unwrap();
-        assert_eq!(apply(&now, &same, &BTreeMap::new()), []);
+        assert_eq!(apply(&now, &same, &BTreeSet::new(), &BTreeMap::new()), []);
     }
 
     #[test]
@@ -205,8 +211,13 @@ mod tests {
         ]);
         let new = parse(vec![secret("d", "D", &[("from", "dir"), ("x", "1")])]).unwrap();
         let prune = BTreeMap::from([("from".into(), "dir".into()), ("x".into(), "1".into())]);
-        assert_eq!(keys(&apply(&now, &new, &prune)), ["secret/a", "secret/d"]);
-        assert_eq!(keys(&apply(&now, &new, &BTreeMap::new())), ["secret/d"]);
+        assert_eq!(keys(&apply(&now, &new, &BTreeSet::new(), &prune)), ["secret/a", "secret/d"]);
+        assert_eq!(keys(&apply(&now, &new, &BTreeSet::new(), &BTreeMap::new())), ["secret/d"]);
+        let gone: BTreeSet<Key> =
+            ["secret/a", "secret/d", "secret/nowhere"].into_iter().filter_map(Key::parse).collect();
+        let edits = apply(&now, &new, &gone, &BTreeMap::new());
+        assert_eq!(keys(&edits), ["secret/a", "secret/d"]);
+        assert!(edits[0].after.is_none() && edits[1].after.is_some());
     }
 
     #[test]

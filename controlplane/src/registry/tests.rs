@@ -23,7 +23,7 @@ fn open() -> (TempDir, Arc<SledStore>) {
 }
 
 async fn apply(registry: &Registry, resources: &[Resource]) -> Outcome {
-    registry.apply(resources.to_vec(), &BTreeMap::new(), Terms::default()).await.unwrap()
+    registry.apply(resources.to_vec(), &BTreeSet::new(), &BTreeMap::new(), Terms::default()).await.unwrap()
 }
 
 fn expecting(expected_generation: u64) -> Terms {
@@ -47,7 +47,7 @@ async fn what_changes_nothing_is_no_generation() {
     let again = apply(&registry, &[secret("a", "A")]).await;
     assert_eq!((again.generation, again.edits.len()), (1, 0));
     let dry = Terms { dry_run: true, ..Terms::default() };
-    let dry = registry.apply(vec![secret("a", "B")], &BTreeMap::new(), dry).await.unwrap();
+    let dry = registry.apply(vec![secret("a", "B")], &BTreeSet::new(), &BTreeMap::new(), dry).await.unwrap();
     assert_eq!((dry.generation, dry.edits.len()), (1, 1));
     assert_eq!(env_of(&registry, "a").await.as_deref(), Some("A"));
 }
@@ -57,7 +57,7 @@ async fn a_set_that_does_not_compile_changes_nothing_and_names_every_problem() {
     let (_dir, store) = open();
     let registry = Registry::new(store);
     let bad = vec![secret("a", "A"), secret("b", ""), secret("c", "")];
-    let error = registry.apply(bad, &BTreeMap::new(), Terms::default()).await.unwrap_err();
+    let error = registry.apply(bad, &BTreeSet::new(), &BTreeMap::new(), Terms::default()).await.unwrap_err();
     let Error::Problems(problems) = error else { panic!("{error}") };
     let names: Vec<_> = problems.iter().map(|problem| problem.name.as_str()).collect();
     assert_eq!(names, ["b", "c"]);
@@ -70,11 +70,17 @@ async fn a_head_that_moved_aborts_who_expected_another() {
     let registry = Registry::new(store);
     apply(&registry, &[secret("a", "A1")]).await;
     apply(&registry, &[secret("a", "A2")]).await;
-    let moved = registry.apply(vec![secret("a", "A3")], &BTreeMap::new(), expecting(1)).await;
+    let moved =
+        registry.apply(vec![secret("a", "A3")], &BTreeSet::new(), &BTreeMap::new(), expecting(1)).await;
     assert!(matches!(moved, Err(Error::Moved { expected: 1, head: 2 })), "{moved:?}");
     let key = Key::parse("secret/a").unwrap();
     assert!(matches!(registry.delete(vec![key], expecting(1)).await, Err(Error::Moved { .. })));
-    assert!(registry.apply(vec![secret("a", "A3")], &BTreeMap::new(), expecting(2)).await.is_ok());
+    assert!(
+        registry
+            .apply(vec![secret("a", "A3")], &BTreeSet::new(), &BTreeMap::new(), expecting(2))
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
@@ -180,12 +186,14 @@ async fn a_change_is_planned_anew_when_a_rival_was_faster_but_not_for_ever() {
     assert_eq!(registry.at(0).await.unwrap().set.len(), ATTEMPTS_MAX);
 
     rival.rounds.store(ATTEMPTS_MAX, Ordering::Relaxed);
-    let lost = registry.apply(vec![secret("a", "B")], &BTreeMap::new(), Terms::default()).await;
+    let lost =
+        registry.apply(vec![secret("a", "B")], &BTreeSet::new(), &BTreeMap::new(), Terms::default()).await;
     assert!(matches!(lost, Err(Error::Moved { .. })), "{lost:?}");
 
     rival.rounds.store(1, Ordering::Relaxed);
     let head = registry.head();
-    let lost = registry.apply(vec![secret("a", "B")], &BTreeMap::new(), expecting(head)).await;
+    let lost =
+        registry.apply(vec![secret("a", "B")], &BTreeSet::new(), &BTreeMap::new(), expecting(head)).await;
     assert!(matches!(lost, Err(Error::Moved { .. })), "who names a head gets that one or none");
 }
 
@@ -198,7 +206,11 @@ async fn changes_at_the_same_time_lose_nothing() {
         let registry = registry.clone();
         writers.spawn(async move {
             let resource = secret(&format!("s{index}"), "A");
-            registry.apply(vec![resource], &BTreeMap::new(), Terms::default()).await.unwrap().generation
+            registry
+                .apply(vec![resource], &BTreeSet::new(), &BTreeMap::new(), Terms::default())
+                .await
+                .unwrap()
+                .generation
         });
     }
     let mut generations = writers.join_all().await;
@@ -211,9 +223,9 @@ async fn changes_at_the_same_time_lose_nothing() {
 async fn sizes_are_checked_before_anything_is_done() {
     let (_dir, store) = open();
     let registry = Registry::new(store);
-    let none = registry.apply(vec![], &BTreeMap::new(), Terms::default()).await;
+    let none = registry.apply(vec![], &BTreeSet::new(), &BTreeMap::new(), Terms::default()).await;
     assert!(matches!(none, Err(Error::Argument { field: "resources", .. })));
     let long = Terms { author: "x".repeat(AUTHOR_BYTES_MAX + 1), ..Terms::default() };
-    let long = registry.apply(vec![secret("a", "A")], &BTreeMap::new(), long).await;
+    let long = registry.apply(vec![secret("a", "A")], &BTreeSet::new(), &BTreeMap::new(), long).await;
     assert!(matches!(long, Err(Error::Argument { field: "author", .. })));
 }

@@ -38,7 +38,8 @@ pub struct Change {
 /// What to apply.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApplyRequest {
-    /// 1 to 10000 resources, each at most 1 MiB.
+    /// Up to 10000 resources, each at most 1 MiB; there must be one here or in
+    /// `delete`.
     #[prost(message, repeated, tag = "1")]
     pub resources: ::prost::alloc::vec::Vec<super::super::resource::v1::Resource>,
     /// Delete what is not among the resources but has all these labels. Empty:
@@ -60,6 +61,10 @@ pub struct ApplyRequest {
     /// Why, for the history.
     #[prost(string, tag = "6")]
     pub message: ::prost::alloc::string::String,
+    /// Delete these too, in the same generation; up to 10000. What is not there
+    /// stays away, and what is also among the resources is put in.
+    #[prost(message, repeated, tag = "7")]
+    pub delete: ::prost::alloc::vec::Vec<ResourceRef>,
 }
 /// What was applied.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -277,11 +277,7 @@ fn open<'a>(
 fn check_tool_set(checker: &mut Checker<'_>, key: &Key, wire: &Arc<pb::Resource>) -> Option<CheckedToolSet> {
     let (metadata, Spec::ToolSet(spec)) = open(checker, key, wire)? else { return None };
     let backend = tool_set::check(checker, &key.name, &metadata.labels, spec);
-    let referred: BTreeSet<Key> = tool_set::references(spec)
-        .into_iter()
-        .filter_map(|(kind, name)| Some(Key::new(kind, name.parse().ok()?)))
-        .collect();
-    let (wire, references) = (wire.clone(), referred.into_iter().collect());
+    let (wire, references) = (wire.clone(), references(wire).into_iter().collect());
     Some(CheckedToolSet { wire, backend: Arc::new(backend), references })
 }
 
@@ -298,7 +294,12 @@ fn check_identity(resource: &pb::Resource) -> Vec<Problem> {
     checker.into_problems()
 }
 
-/// What a resource refers to, as far as it can be read.
+/// What a backend or a tool set refers to, as far as it can be read.
+pub fn references(resource: &pb::Resource) -> BTreeSet<Key> {
+    let all = references_of(resource).into_iter();
+    all.filter_map(|(kind, name)| Some(Key::new(kind, name.parse().ok()?))).collect()
+}
+
 fn references_of(resource: &pb::Resource) -> Vec<(Kind, &str)> {
     match &resource.spec {
         Some(Spec::Backend(backend)) => {
