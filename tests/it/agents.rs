@@ -226,10 +226,10 @@ pub async fn row(cluster: &Cluster, served: &Served) -> (String, Vec<String>) {
 }
 
 /// How each service is started; its owner's file is of that name.
-type Start = (&'static str, fn() -> BoxFuture<'static, Served>);
+pub type Start = (&'static str, fn() -> BoxFuture<'static, Served>);
 
 /// In the order of the table.
-const AGENTS: &[Start] = &[
+pub const AGENTS: &[Start] = &[
     ("http", || Box::pin(http::start())),
     ("sse", || Box::pin(sse::start())),
     ("graphql", || Box::pin(graphql::start())),

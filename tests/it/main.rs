@@ -20,6 +20,7 @@ mod features;
 mod fixture;
 mod fleet;
 mod grpc;
+mod injection;
 mod interop;
 mod kills;
 mod library;
