@@ -1,6 +1,8 @@
 //! Every agent with every kind of client, through one node, against the real
 //! thing: each file below `agents/` starts a service and says how tools reach it.
 
+pub mod database;
+pub mod subprocess;
 pub mod graphql;
 pub mod http;
 pub mod sse;
@@ -230,6 +232,9 @@ pub type Start = (&'static str, fn() -> BoxFuture<'static, Served>);
 
 /// In the order of the table.
 pub const AGENTS: &[Start] = &[
+    ("subprocess", || Box::pin(subprocess::start())),
+    ("database", || Box::pin(database::start())),
+
     ("http", || Box::pin(http::start())),
     ("sse", || Box::pin(sse::start())),
     ("graphql", || Box::pin(graphql::start())),
