@@ -19,6 +19,7 @@ mod doors;
 mod features;
 mod fixture;
 mod fleet;
+mod generate;
 mod grpc;
 mod injection;
 mod interop;

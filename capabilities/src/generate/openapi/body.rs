@@ -99,7 +99,7 @@ pub fn read<'a>(
         }
         (Form::Text, _) => {
             let argument = names.take("body", "request");
-            arguments.push(Argument::new(&argument, schema, description, required).as_text(""));
+            arguments.push(Argument::new(&argument, schema, description, required).into_text(""));
             config.insert("bodyText".into(), tag(&argument).into());
             config.insert("contentType".into(), literal_kind.into());
         }
@@ -143,7 +143,7 @@ fn field<'a>(
     let resolved = document.resolve(schema).unwrap_or(&Value::Null);
     let made = Argument::new(&argument, schema, "", required);
     let nested = types(resolved).contains(&"object");
-    arguments.push(if nested { made.as_text("as JSON") } else { made });
+    arguments.push(if nested { made.into_text("as JSON") } else { made });
     tag(&argument).into()
 }
 
@@ -166,7 +166,7 @@ fn part<'a>(
     if binary(resolved) || binary(resolved_item) {
         let argument = names.take(name, "form");
         arguments
-            .push(Argument::new(&argument, schema, "", required).as_text("the bytes of a file, as base64"));
+            .push(Argument::new(&argument, schema, "", required).into_text("the bytes of a file, as base64"));
         return json!({"name": name_kept, "data": tag(&argument), "fileName": name_kept});
     }
     let value = field(document, name, schema, required, names, arguments);

@@ -55,7 +55,7 @@ impl<'a> Argument<'a> {
     }
 
     /// The same as a text, and how it is written.
-    pub fn as_text(mut self, how: &str) -> Self {
+    pub fn into_text(mut self, how: &str) -> Self {
         self.text = true;
         if !how.is_empty() {
             let gap = if self.description.is_empty() { "" } else { " " };

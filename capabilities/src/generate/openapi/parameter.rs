@@ -201,7 +201,7 @@ impl<'a> Parameter<'a> {
         let name = names.take(self.name, self.place);
         let argument = Argument::new(&name, self.schema, self.description, required);
         arguments.push(match self.joined() {
-            Some(how) => argument.as_text(how),
+            Some(how) => argument.into_text(how),
             None => argument,
         });
         name
@@ -241,7 +241,7 @@ impl<'a> Parameter<'a> {
                     let resolved = document.resolve(schema).unwrap_or(&Value::Null);
                     let flat = !types(resolved).contains(&"object");
                     let made = Argument::new(&argument, schema, "", needed);
-                    arguments.push(if flat { made } else { made.as_text("as JSON") });
+                    arguments.push(if flat { made } else { made.into_text("as JSON") });
                     query.insert(key, tag(&argument).into());
                 }
             }
@@ -268,7 +268,7 @@ fn fill<'a>(
             Some((_, value)) => filled.push_str(value),
             None => {
                 let argument = names.take(name, "path");
-                arguments.push(Argument::new(&argument, &Value::Null, "", true).as_text(""));
+                arguments.push(Argument::new(&argument, &Value::Null, "", true).into_text(""));
                 filled.push_str(&tag(&argument));
                 made.push((name.to_owned(), tag(&argument)));
             }

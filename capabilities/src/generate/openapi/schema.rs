@@ -260,36 +260,33 @@ pub fn types(schema: &Value) -> Vec<&str> {
         _ => Vec::new(),
     };
     kinds.retain(|kind| TYPES.contains(kind));
-    kinds.dedup();
     if schema["nullable"] == true && !kinds.is_empty() && !kinds.contains(&"null") {
         kinds.push("null");
     }
     let mut seen = Vec::new();
-    kinds.retain(|kind| {
-        !seen.contains(kind) && {
-            seen.push(*kind);
-            true
+    for kind in kinds {
+        if !seen.contains(&kind) {
+            seen.push(kind);
         }
-    });
-    kinds
+    }
+    seen
 }
 
 /// Values that are written out.
 fn literals(schema: &Value, kinds: &[&str], out: &mut Map<String, Value>) {
     let small = |value: &&Value| value.to_string().len() <= LITERAL_BYTES_MAX;
-    if let Some(values) = schema["enum"].as_array().filter(|v| !v.is_empty() && v.len() <= VALUES_MAX) {
-        if values.iter().all(|value| small(&value)) {
-            let mut distinct: Vec<Value> = Vec::new();
-            for value in values {
-                if !distinct.contains(value) {
-                    distinct.push(value.clone());
-                }
+    let values = schema["enum"].as_array().filter(|values| (1..=VALUES_MAX).contains(&values.len()));
+    if let Some(values) = values.filter(|values| values.iter().all(|value| small(&value))) {
+        let mut distinct: Vec<Value> = Vec::new();
+        for value in values {
+            if !distinct.contains(value) {
+                distinct.push(value.clone());
             }
-            if kinds.contains(&"null") && !distinct.contains(&Value::Null) {
-                distinct.push(Value::Null);
-            }
-            out.insert("enum".into(), distinct.into());
         }
+        if kinds.contains(&"null") && !distinct.contains(&Value::Null) {
+            distinct.push(Value::Null);
+        }
+        out.insert("enum".into(), distinct.into());
     }
     for key in ["const", "default"] {
         if let Some(value) = schema.get(key).filter(small).filter(|value| !value.is_null()) {
