@@ -3,7 +3,8 @@
 # official conformance runner, SDKs and servers, in the versions that
 # tests/peers pins. A second run finds everything done and takes a moment.
 # Packages come from the registries that npm and pip of this machine are set up
-# with; nothing is installed outside target/peers.
+# with. Only PostgreSQL is installed outside target/peers, with apt, if the
+# machine has none; nothing of it need run, for the tests start their own.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -77,6 +78,13 @@ install_documents() {
     rm -rf "$scratch"
 }
 
+install_postgres() {
+    local sudo=()
+    [ "$(id -u)" = 0 ] || sudo=(sudo -n)
+    "${sudo[@]}" apt-get update -qq &&
+        DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends postgresql
+}
+
 hash_of() {
     cat "$@" | sha256sum | cut -d ' ' -f 1
 }
@@ -98,3 +106,7 @@ for venv in py1 py2 openapi; do
     once "$venv" "$(hash_of "$source/$venv.txt") $python_version" pip install_python "$venv"
 done
 once documents "$(hash_of "$source/documents.txt")" "npm or pip" install_documents
+if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+    echo "installing postgresql" >&2
+    install_postgres >"$log" 2>&1 || fail "could not install postgresql: the tests of the database agent need it"
+fi
