@@ -85,7 +85,7 @@ fn compile(agent: &str, config: Value) -> Result<Agents, Vec<String>> {
     let tool = pb::BoundTool { name: "it".to_owned(), routing: Some(routing), ..Default::default() };
     let tool_set = pb::ToolSet { tools: vec![tool], ..Default::default() };
     let source = pb::secret::Source::Env("NOBODY_READS_IT".to_owned());
-    let secret = pb::Secret { source: Some(source), ..Default::default() };
+    let secret = pb::Secret { source: Some(source) };
     let (set, wrong) = ResourceSet::gather([
         pb::Resource { metadata: metadata("set"), spec: Some(pb::resource::Spec::ToolSet(tool_set)) },
         pb::Resource { metadata: metadata("token"), spec: Some(pb::resource::Spec::Secret(secret)) },

@@ -32,7 +32,7 @@ pub fn output(
     };
     let (data, errors) = split(&mut answer);
     let has_data = data.as_ref().is_some_and(|data| !data.is_null());
-    if !errors.is_empty() && !(config.partial && has_data) {
+    if !(errors.is_empty() || config.partial && has_data) {
         return Err(refused(&errors, secrets));
     }
     let Some(data) = data else {

@@ -49,7 +49,7 @@ pub async fn follow(
         };
         let (data, errors) = answer::split(&mut payload);
         let data = data.unwrap_or_default();
-        if !errors.is_empty() && !(config.partial && !data.is_null()) {
+        if !(errors.is_empty() || config.partial && !data.is_null()) {
             return Err(answer::refused(&errors, &filled.secrets));
         }
         let text = data.to_string();
