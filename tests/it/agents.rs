@@ -2,10 +2,13 @@
 //! thing: each file below `agents/` starts a service and says how tools reach it.
 
 pub mod database;
-pub mod subprocess;
 pub mod graphql;
 pub mod http;
+pub mod grpc;
+pub mod llm;
+pub mod mcp;
 pub mod sse;
+pub mod subprocess;
 pub mod websocket;
 
 use std::{
@@ -234,11 +237,13 @@ pub type Start = (&'static str, fn() -> BoxFuture<'static, Served>);
 pub const AGENTS: &[Start] = &[
     ("subprocess", || Box::pin(subprocess::start())),
     ("database", || Box::pin(database::start())),
-
     ("http", || Box::pin(http::start())),
     ("sse", || Box::pin(sse::start())),
     ("graphql", || Box::pin(graphql::start())),
     ("websocket", || Box::pin(websocket::start())),
+    ("grpc", || Box::pin(grpc::start())),
+    ("llm", || Box::pin(llm::start())),
+    ("mcp", || Box::pin(mcp::start())),
 ];
 
 /// `MT_AGENTS=http,grpc` runs only these rows.

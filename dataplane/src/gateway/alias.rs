@@ -90,7 +90,12 @@ pub fn outcome(
         Err(error) => match reason(&error) {
             Some(reason) => {
                 let said = error.to_rpc(version);
-                failed(reason, said.retry, &said.message)
+                // Other doors say no more than that it is unreachable.
+                let message = match &error {
+                    CallError::Disabled { .. } => error.to_string().into(),
+                    _ => said.message,
+                };
+                failed(reason, said.retry, &message)
             }
             None => Err(error),
         },

@@ -236,9 +236,9 @@ fn a_tool_that_stands_for_anothers_is_shown_as_that_one_and_in_the_words_of_each
     let shown = |era| std::str::from_utf8(&view.list_in(era, ListKind::Tools).pages[0]).unwrap().to_owned();
     assert_eq!(
         shown(Era::Legacy),
-        r#"[{"name":"mine","inputSchema":{"type":"object","x":1E2},"execution":{"taskSupport":"optional"}}]"#
+        r#"[{"inputSchema":{"type":"object","x":1E2},"execution":{"taskSupport":"optional"},"name":"mine"}]"#
     );
-    assert_eq!(shown(Era::Modern), r#"[{"name":"mine","inputSchema":{"type":"object","x":1E2}}]"#);
+    assert_eq!(shown(Era::Modern), r#"[{"inputSchema":{"type":"object","x":1E2},"name":"mine"}]"#);
     let target = &view.tools["mine"];
     assert_eq!((target.backend.as_str(), target.own.as_str()), ("b", "t"));
 }
