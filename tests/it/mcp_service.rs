@@ -223,7 +223,7 @@ async fn without_a_key_nobody_gets_in() {
         Some(subscribe_response::Event::Subscribed(_))
     ));
     let (_say, mut session) = open(&world, Some(("closed", world.key.clone()))).await;
-    let removed = world.cluster.mtctl(&["delete", "principal/ada"]).await;
+    let removed = world.cluster.mtctl(&["delete", "principal", "ada"]).await;
     assert!(removed.status.success(), "{removed:?}");
     let ended = async { (events.message().await.unwrap_err(), session.message().await.unwrap_err()) };
     let (events, session) = tokio::time::timeout(PATIENCE, ended).await.unwrap();
@@ -412,6 +412,8 @@ async fn calls_of_a_session_are_cancelled_refused_and_end_with_it() {
     reaches(2).await;
     let (to, mut from) = open(&world, None).await;
     say(&to, call("same", "slow", &json!({"ms": 30_000}))).await;
+    // It has reached the backend, so that its end is seen there.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     say(&to, call("same", "echo", &json!({}))).await;
     let status = tokio::time::timeout(PATIENCE, from.message()).await.unwrap().unwrap_err();
     assert_eq!(reason_of(&status).0, Code::InvalidArgument);

@@ -116,10 +116,12 @@ impl Named<'_> {
     }
 }
 
-/// Arguments are an object; nothing is the empty one.
+/// Arguments are one object; nothing is the empty one. What follows it would
+/// get into the message around it.
 fn checked(arguments: Option<&[u8]>) -> Result<Option<&[u8]>, Failure> {
+    let is_object = |raw: &[u8]| raw.starts_with(b"{") && serde_json::from_slice::<&RawValue>(raw).is_ok();
     match arguments {
-        Some(raw) if !raw.starts_with(b"{") => {
+        Some(raw) if !is_object(raw) => {
             Err(Failure::of(&RpcError::invalid_params("the arguments must be a JSON object")))
         }
         arguments => Ok(arguments),
@@ -257,6 +259,15 @@ mod tests {
         {
             assert_eq!(Named::wish(body.as_bytes()).unwrap_err().kind, Kind::Invalid, "{body}");
         }
+    }
+
+    #[test]
+    fn arguments_are_one_object_and_nothing_behind_it() {
+        for bad in ["[]", "{", "{} {}", "{\"a\":1},\"_meta\":{}", "1"] {
+            assert!(checked(Some(bad.as_bytes())).is_err(), "{bad}");
+        }
+        assert_eq!(checked(Some(b"{\"a\": 1.0}")).unwrap().unwrap(), b"{\"a\": 1.0}");
+        assert!(checked(None).unwrap().is_none());
     }
 
     #[test]

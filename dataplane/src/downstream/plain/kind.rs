@@ -50,10 +50,13 @@ impl Kind {
     /// Of a code; `ours` tells whether this node has made the error.
     fn of(code: i32, ours: bool) -> Self {
         match code {
-            code::PARSE_ERROR | code::INVALID_REQUEST | code::INVALID_PARAMS | code::HEADER_MISMATCH => {
+            // To a backend the request is the node's, except for what it is about.
+            code::PARSE_ERROR | code::INVALID_REQUEST | code::HEADER_MISMATCH | code::UNSUPPORTED_VERSION
+                if ours =>
+            {
                 Self::Invalid
             }
-            code::UNSUPPORTED_VERSION => Self::Invalid,
+            code::INVALID_PARAMS => Self::Invalid,
             code::METHOD_NOT_FOUND => Self::Unimplemented,
             code::RESOURCE_NOT_FOUND | code::SESSION_NOT_FOUND => Self::NotFound,
             code::MISSING_CAPABILITY | code::CANNOT_ASK | code::URL_ELICITATION_REQUIRED => Self::CannotAsk,
