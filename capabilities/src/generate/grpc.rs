@@ -126,6 +126,12 @@ fn decode(descriptors: &[u8]) -> Result<DescriptorPool, GenerateError> {
     if set.file.len() > FILES_MAX {
         return Err(unusable(format!("the descriptor set has more than {FILES_MAX} files"), hint));
     }
+    // The pool would end the process on any other.
+    let known = |syntax: &str| matches!(syntax, "proto2" | "proto3");
+    if let Some(file) = set.file.iter().find(|file| file.syntax.as_deref().is_some_and(|s| !known(s))) {
+        let (name, syntax) = (bounded(file.name(), 100), bounded(file.syntax(), 40));
+        return Err(unusable(format!("{name} is written in {syntax}"), "proto2 and proto3 are read"));
+    }
     DescriptorPool::from_file_descriptor_set(set)
         .map_err(|error| unusable(format!("the descriptor set is not whole: {error}"), hint))
 }

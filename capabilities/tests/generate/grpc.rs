@@ -58,8 +58,19 @@ fn a_file_of_descriptors_goes_into_the_tools() {
     ));
 }
 
+#[test]
+fn descriptors_of_another_syntax_are_refused() {
+    let mut set = prost_types::FileDescriptorSet::decode(descriptors().as_slice()).unwrap();
+    set.file[0].syntax = Some("editions".into());
+    let given = Options { base_url: Some("http://h:1".into()), ..options("shop") };
+    assert!(matches!(
+        generate::grpc(&set.encode_to_vec(), &given),
+        Err(GenerateError::Unusable { message, .. }) if message.ends_with("is written in editions")
+    ));
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn no_change_of_descriptors_makes_the_generator_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
