@@ -168,7 +168,8 @@ pub async fn start() -> Served {
 
 #[tokio::test]
 async fn an_argument_is_a_field_or_a_value_of_metadata_and_nothing_else() {
-    let cluster = serve(&[start().await]).await;
+    let served = [start().await];
+    let cluster = serve(&served).await;
     let url = cluster.nodes[0].url("grpc");
     raw::shows_tool(&url, "grpc_ok").await;
     let call = async |tool: &str, text: &str| {

@@ -216,7 +216,8 @@ pub async fn start() -> Served {
 
 #[tokio::test]
 async fn models_tell_what_they_say_as_they_say_it_and_what_it_cost() {
-    let cluster = serve(&[start().await]).await;
+    let served = [start().await];
+    let cluster = serve(&served).await;
     let url = cluster.nodes[0].url("llm");
     raw::shows_tool(&url, "llm_ok").await;
     for provider in ["openai", "anthropic", "ollama"] {

@@ -81,7 +81,8 @@ async fn listed(url: &str) -> Vec<Value> {
 #[tokio::test]
 async fn a_tool_of_a_backend_that_is_no_member_is_shown_and_called_as_the_file_says() {
     for mode in [Mode::Legacy, Mode::Modern] {
-        let cluster = serve(&[start_with(mode).await]).await;
+        let served = [start_with(mode).await];
+        let cluster = serve(&served).await;
         let url = cluster.nodes[0].url("mcp");
         raw::shows_tool(&url, "mcp_ok").await;
         // The catalog of the backend comes when it has been listed.
