@@ -223,8 +223,8 @@ fn read_level(text: &str) -> Result<LogLevel, Failure> {
 /// # Errors
 /// If it is no text.
 fn decoded(name: &str) -> Result<Cow<'_, str>, Failure> {
-    // Form encoding differs from a path's in one character, which is shielded.
-    let shielded = name.replace('+', "%2B");
+    // Three characters mean something in forms and nothing in a path.
+    let shielded = name.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
     let pairs = url::form_urlencoded::parse(shielded.as_bytes()).next();
     match pairs {
         Some((text, _)) if text == name => Ok(Cow::Borrowed(name)),
