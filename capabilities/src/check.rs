@@ -24,13 +24,8 @@ pub fn check_onto(documents: &[Document], base: &ResourceSet) -> Vec<Diagnostic>
             diagnostics.extend(problems.iter().filter_map(|p| diagnose(document, located, p)));
             continue;
         };
-        if let Some((other, earlier)) = first.get(&key) {
-            let span = earlier.places.find("metadata.name");
-            let line = other.source.position(span.start).0;
-            let hint = format!("the other is at {}:{line}", other.source.name());
-            let span = located.places.find("metadata.name");
-            let message = format!("there are two resources {key}");
-            diagnostics.push(document.source.diagnostic(&span, "metadata.name", message, Some(hint)));
+        if let Some(earlier) = first.get(&key) {
+            diagnostics.push(double(&key, *earlier, (document, located)));
             continue;
         }
         set.insert(key.clone(), Arc::new(located.resource.clone()));
@@ -40,6 +35,36 @@ pub fn check_onto(documents: &[Document], base: &ResourceSet) -> Vec<Diagnostic>
         diagnostics.extend(place_among(&first, &problems));
     }
     sorted(documents, diagnostics)
+}
+
+/// Where resources are that an earlier file, or the same before, has already.
+pub(crate) fn doubles(documents: &[Document]) -> Vec<Diagnostic> {
+    let mut first: HashMap<Key, (&Document, &Located)> = HashMap::new();
+    let mut found = Vec::new();
+    for (document, located) in all(documents) {
+        let Some(key) = Key::of(&located.resource) else { continue };
+        match first.get(&key) {
+            Some(earlier) => found.push(double(&key, *earlier, (document, located))),
+            None => _ = first.insert(key, (document, located)),
+        }
+    }
+    found
+}
+
+fn double(key: &Key, earlier: (&Document, &Located), later: (&Document, &Located)) -> Diagnostic {
+    let at = |(document, located): (&Document, &Located)| {
+        let line = document.source.position(located.places.find("metadata.name").start).0;
+        format!("{}:{line}", document.source.name())
+    };
+    let plain = if [earlier, later].iter().any(|(_, located)| located.named_by_file) {
+        "; a plain file is named after itself unless it says `metadata: {name: ...}`"
+    } else {
+        ""
+    };
+    let hint = format!("the other is at {}{plain}", at(earlier));
+    let span = later.1.places.find("metadata.name");
+    let message = format!("there are two resources {key}");
+    later.0.source.diagnostic(&span, "metadata.name", message, Some(hint))
 }
 
 /// The places of problems that somebody else found, such as a control plane;

@@ -45,6 +45,8 @@ pub struct Document {
 pub struct Located {
     pub resource: pb::Resource,
     pub places: Places,
+    /// It says nothing of its name.
+    pub named_by_file: bool,
 }
 
 /// Reads a file of YAML documents, or of JSON with one resource or a list of
@@ -70,7 +72,9 @@ pub fn parse(source_name: &str, text: &str) -> Document {
         let mut decoder = Decoder::new(&source);
         let resource = resource(&mut decoder, item);
         diagnostics.append(&mut decoder.diagnostics);
-        resources.extend(resource.map(|resource| Located { resource, places: decoder.places }));
+        let named_by_file = plain::is_unnamed(item);
+        let places = decoder.places;
+        resources.extend(resource.map(|resource| Located { resource, places, named_by_file }));
     }
     diagnostics.sort_by_key(|d| (d.line, d.column));
     Document { source, resources, diagnostics }

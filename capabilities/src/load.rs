@@ -1,4 +1,7 @@
-//! Reads files of resources from the disk: the only I/O here.
+//! Reads files of resources from the disk: the only I/O here, besides
+//! [`Library`](crate::Library), which reads them again when they change.
+
+pub mod find;
 
 use std::{
     fs, io,
@@ -6,13 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Document, FILE_BYTES_MAX, parse};
+use rayon::prelude::*;
 
-/// In one directory and those in it.
-const FILES_MAX: usize = 10_000;
-/// Directories in each other, which also ends a circle of links.
-const DIRECTORY_DEPTH_MAX: usize = 16;
-const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+use self::find::Wanted;
+use crate::{Document, FILE_BYTES_MAX, parse};
 
 /// The files could not be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +21,10 @@ pub enum LoadError {
     Io { path: PathBuf, source: io::Error },
     #[error("{path} is not UTF-8 text")]
     NotText { path: PathBuf },
-    #[error("{path} has more than {FILES_MAX} files")]
+    #[error("{path} has too many files, at most 10000 are read")]
     ManyFiles { path: PathBuf },
+    #[error("{pattern:?} is not a pattern of files: {reason}")]
+    Pattern { pattern: String, reason: String },
 }
 
 /// Reads a file, or all `*.yaml`, `*.yml` and `*.json` of a directory and of
@@ -33,45 +35,22 @@ pub enum LoadError {
 /// If something cannot be read. What is wrong with what was read is in the
 /// documents.
 pub fn load(path: &Path) -> Result<Vec<Document>, LoadError> {
-    let mut files = Vec::new();
-    let metadata = fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
-    if metadata.is_dir() {
-        list(path, path, 0, &mut files)?;
-    } else {
-        files.push(path.to_owned());
-    }
-    files.iter().map(|file| Ok(parse(&file.to_string_lossy(), &read_text(file)?))).collect()
+    load_all(&[path.to_owned()])
 }
 
-fn list(root: &Path, directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), LoadError> {
-    let failed = |source| LoadError::Io { path: directory.to_owned(), source };
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        entries.push(entry.map_err(failed)?.path());
-    }
-    entries.sort();
-    for path in entries {
-        if path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.')) {
-            continue;
-        }
-        let is_config =
-            path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)));
-        if path.is_dir() {
-            if depth < DIRECTORY_DEPTH_MAX {
-                list(root, &path, depth + 1, files)?;
-            }
-        } else if is_config {
-            files.push(path);
-        }
-        if files.len() > FILES_MAX {
-            return Err(LoadError::ManyFiles { path: root.to_owned() });
-        }
-    }
-    Ok(())
+/// As [`load`], of several arguments of a command, which may be patterns too:
+/// `caps/**/*.yaml`, and `!caps/drafts/**` for what to leave out. The files are
+/// read on all cores; their order is that of the arguments and of names.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Document>, LoadError> {
+    let files = Wanted::new(paths)?.find()?;
+    files.par_iter().map(|file| Ok(parse(&file.to_string_lossy(), &read_text(file)?))).collect()
 }
 
 /// Reads no more than is needed to see that a file is too large.
-fn read_text(path: &Path) -> Result<String, LoadError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, LoadError> {
     let failed = |source| LoadError::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(failed)?;
@@ -86,21 +65,6 @@ fn read_text(path: &Path) -> Result<String, LoadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_directory_is_read_in_the_order_of_names() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("b/.git")).unwrap();
-        for file in ["c.yml", "a.YAML", "b/x.json", "b/.git/y.yaml", "notes.txt", ".hidden.yaml"] {
-            fs::write(root.path().join(file), "").unwrap();
-        }
-        let documents = load(root.path()).unwrap();
-        let names: Vec<_> = documents
-            .iter()
-            .map(|d| Path::new(d.source.name()).strip_prefix(root.path()).unwrap().display().to_string())
-            .collect();
-        assert_eq!(names, ["a.YAML", "b/x.json", "c.yml"]);
-    }
 
     #[test]
     fn what_cannot_be_read_is_named() {

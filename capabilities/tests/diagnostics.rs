@@ -135,15 +135,22 @@ fn what_a_control_plane_finds_is_put_at_its_place() {
     insta::assert_snapshot!("placed", render(&place(&documents, &[problem("time"), problem("other")])));
 }
 
-const REFERENCE: &str = include_str!("../../docs/resources.md");
+const REFERENCE: [&str; 3] = [
+    include_str!("../../docs/resources.md"),
+    include_str!("../../docs/capabilities.md"),
+    include_str!("../../docs/prompts-and-resources.md"),
+];
 
 #[test]
 fn the_examples_of_the_reference_read_without_a_mistake() {
-    let blocks: Vec<&str> =
-        REFERENCE.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    let blocks: Vec<&str> = REFERENCE
+        .iter()
+        .flat_map(|text| text.split("```yaml\n").skip(1))
+        .map(|block| block.split("```").next().unwrap())
+        .collect();
     assert!(blocks.len() > 3);
     for document in blocks.iter().flat_map(|block| block.split("---\n")) {
-        let envelope = if document.contains("apiVersion") {
+        let envelope = if document.contains("apiVersion") || !document.contains("kind:") {
             ""
         } else {
             "apiVersion: magictunnel/v1\nmetadata: {name: example}\n"
@@ -162,7 +169,7 @@ fn the_reference_names_every_field() {
         // In a table, or in the text of a kind, or in an example.
         let word = |c: char| !c.is_ascii_alphanumeric();
         assert!(
-            REFERENCE.split(word).any(|found| found == name),
+            REFERENCE.iter().any(|text| text.split(word).any(|found| found == name)),
             "{} is not in the reference",
             field.full_name()
         );

@@ -298,8 +298,9 @@ pub enum Era {
 
 #[derive(Clone, Debug, Args)]
 pub struct FilesArgs {
-    /// A file, a directory of files, or - for stdin
-    #[arg(short, long = "filename", value_name = "FILE|DIR|-", required = true)]
+    /// A file, a directory of files, a pattern as in 'caps/**/*.yaml', one after ! for files to leave
+    /// out, or - for stdin
+    #[arg(short, long = "filename", value_name = "FILE|DIR|GLOB|-", required = true)]
     pub filename: Vec<PathBuf>,
 }
 
@@ -310,6 +311,9 @@ pub struct ApplyArgs {
     /// Show what would change and stop
     #[arg(long)]
     pub dry_run: bool,
+    /// Go on with every change of the files, until it is stopped
+    #[arg(long, conflicts_with_all = ["dry_run", "if_generation"])]
+    pub watch: bool,
     /// Refuse if the configuration is no longer at this generation
     #[arg(long, value_name = "N")]
     pub if_generation: Option<u64>,

@@ -2,8 +2,6 @@
 //! kept with their places, so that whoever finds a mistake later can say where
 //! it stands.
 
-mod references;
-
 use std::{
     collections::{BTreeSet, HashSet},
     fs::File,
@@ -29,19 +27,17 @@ pub struct Manifests {
     pub documents: Vec<Document>,
 }
 
-/// Reads files, directories of files (with those below them) and stdin, which
-/// is `-`. Mistakes are left in the documents.
+/// Reads files, directories of files (with those below them), patterns of files
+/// and stdin, which is `-`. Mistakes are left in the documents.
 ///
 /// # Errors
 /// When something cannot be read, or there is nothing in it.
 pub fn load(paths: &[PathBuf]) -> Result<Manifests, Failure> {
-    let mut documents = Vec::new();
-    for path in paths {
-        if path.as_os_str() == "-" {
-            documents.push(mt_capabilities::parse("<stdin>", &stdin()?));
-        } else {
-            documents.extend(mt_capabilities::load(path).map_err(|error| unreadable(&error))?);
-        }
+    let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
+    let (input, files): (Vec<_>, Vec<_>) = paths.iter().cloned().partition(is_stdin);
+    let mut documents = mt_capabilities::load_all(&files).map_err(|error| unreadable(&error))?;
+    if !input.is_empty() {
+        documents.push(mt_capabilities::parse("<stdin>", &stdin()?));
     }
     let manifests = Manifests { documents };
     if manifests.resources().is_empty() && !manifests.is_broken() {
@@ -74,7 +70,7 @@ pub fn text(path: &Path) -> Result<String, Failure> {
     read.map(|_| text).map_err(|error| no_file(path, &error))
 }
 
-fn unreadable(error: &LoadError) -> Failure {
+pub fn unreadable(error: &LoadError) -> Failure {
     match error {
         LoadError::Io { path, source } => no_file(path, source),
         other => Failure::new(Exit::Failed, other.to_string()),
@@ -124,26 +120,30 @@ impl Manifests {
     /// Everything that is wrong with the files, as far as that can be told
     /// without the store.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
-        self.diagnostics_onto(&references::stand_ins(&self.absent()))
+        mt_capabilities::check_alone(&self.documents)
     }
 
     /// What the files refer to and do not have.
     pub fn absent(&self) -> BTreeSet<Key> {
-        references::absent(&self.resources())
+        mt_capabilities::absent(&self.resources())
     }
 
     /// Shows what the control plane found wrong where it stands in the files.
     pub fn locate(&self, failure: Failure, status: &Status) -> Failure {
-        let details = status.get_error_details();
-        let violations = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
-        if status.code() != Code::InvalidArgument || violations.is_empty() {
-            return failure;
-        }
-        let problems: Vec<Problem> =
-            violations.iter().map(|violation| problem(&violation.field, &violation.description)).collect();
-        let diagnostics = mt_capabilities::place(&self.documents, &problems);
-        report(&diagnostics, &failure.message)
+        locate(failure, status, |problems| mt_capabilities::place(&self.documents, problems))
     }
+}
+
+/// Shows what the control plane found wrong at the places that `place` knows.
+pub fn locate(failure: Failure, status: &Status, place: impl Fn(&[Problem]) -> Vec<Diagnostic>) -> Failure {
+    let details = status.get_error_details();
+    let violations = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
+    if status.code() != Code::InvalidArgument || violations.is_empty() {
+        return failure;
+    }
+    let problems: Vec<Problem> =
+        violations.iter().map(|violation| problem(&violation.field, &violation.description)).collect();
+    report(&place(&problems), &failure.message)
 }
 
 /// From the form that the control plane sends: `backend/time:spec.http.url`.

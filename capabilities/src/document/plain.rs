@@ -30,6 +30,12 @@ pub fn is_plain(node: &Node) -> bool {
     has(&"tools") || (CONTENT.iter().any(|key| has(key)) && !FOREIGN.iter().any(|key| has(key)))
 }
 
+/// Whether it is one that is named by its file.
+pub fn is_unnamed(node: &Node) -> bool {
+    let enveloped = node.get("kind").is_some() || node.get("apiVersion").is_some();
+    !enveloped && node.get("metadata").and_then(|metadata| metadata.get("name")).is_none()
+}
+
 /// Reads it as far as it can be read.
 pub fn tool_set(decoder: &mut Decoder<'_>, node: &Node, entries: &[Entry]) -> pb::Resource {
     let descriptor =

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use mt_proto::{pb::control as pb, resource::ResourceSet};
 
-use super::{Context, settle};
+use super::{
+    Context, settle,
+    up::{Source, follow},
+};
 use crate::{
     args::ApplyArgs,
     client::{self, Client},
@@ -16,6 +19,9 @@ use crate::{
 };
 
 pub async fn run(context: &Context, args: &ApplyArgs) -> Result<Exit, Failure> {
+    if args.watch {
+        return watch(context, args).await;
+    }
     let (manifests, mut client) = read(context, &args.files.filename, "nothing was applied").await?;
     let request = pb::ApplyRequest {
         resources: manifests.resources(),
@@ -32,6 +38,17 @@ pub async fn run(context: &Context, args: &ApplyArgs) -> Result<Exit, Failure> {
         settle::settle(context, &mut client, answer.generation).await;
     }
     Ok(Exit::Ok)
+}
+
+async fn watch(context: &Context, args: &ApplyArgs) -> Result<Exit, Failure> {
+    let paths = &args.files.filename;
+    let missing = || Failure::new(Exit::Usage, "stdin cannot be followed").try_this("-f DIR");
+    let followable = !paths.iter().any(|path| path.as_os_str() == "-");
+    let source = Source::new(paths)?.filter(|_| followable).ok_or_else(missing)?;
+    let library = source.read()?;
+    let mut client = context.client().await?;
+    let prune = args.prune_label.iter().cloned().collect();
+    follow::run(context, &mut client, &source, library, prune, &args.message).await
 }
 
 /// Reads files that are meant for the control plane, and connects to it.

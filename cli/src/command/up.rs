@@ -4,6 +4,7 @@
 //! metrics recorder, the crypto provider, signals) is set up here and handed to
 //! both.
 
+pub mod follow;
 mod source;
 mod summary;
 
@@ -27,15 +28,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::source::Source;
+use self::follow::Followed;
+pub use self::source::{Changes, Source};
 pub use self::summary::is_settled;
-use super::{Context, apply, import};
+use super::{Context, import};
 use crate::{
     args::{ImportArgs, UpArgs},
     client::{self, Client},
     endpoint::{self, Held, Origin, Record, Server},
-    manifests::Manifests,
-    output::{Exit, Failure, Format, GOOD, count},
+    output::{Exit, Failure, Format},
 };
 
 /// How long a plane may take to open its store and its doors.
@@ -61,13 +62,20 @@ pub fn run(context: &Context, args: UpArgs) -> Result<Exit, Failure> {
     let dir = endpoint::data_dir(&context.global)?;
     let source = Source::new(&args.paths)?;
     // Mistakes are told before anything has been started.
-    let manifests = source.as_ref().map(Source::read).transpose()?;
+    let library = source.as_ref().map(Source::read).transpose()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(super::no_runtime)?;
     let held = runtime.block_on(endpoint::hold(&dir))?;
     super::crypto();
     super::log("warn,notify=error");
-    let up = Up { context, args: &args, dir, held, source, manifests };
+    let up = Up {
+        context,
+        args: &args,
+        dir,
+        held,
+        source,
+        followed: library.map(|l| Followed::new(l, Some(SOURCE_LABEL))),
+    };
     super::finish(runtime, Box::pin(up.serve()))
 }
 
@@ -78,7 +86,7 @@ struct Up<'a> {
     dir: PathBuf,
     held: Held,
     source: Option<Source>,
-    manifests: Option<Manifests>,
+    followed: Option<Followed>,
 }
 
 /// The planes, while they run.
@@ -118,7 +126,7 @@ impl Up<'_> {
         let server = Server { url: record.control.clone(), origin: Origin::Recorded };
         let mut client = Client::connect(server).await?;
         // From before the first reading, so that no change falls in between.
-        let mut changes = self.source.as_ref().map(Source::watch).transpose()?;
+        let changes = self.source.as_ref().map(Source::watch).transpose()?;
         self.bring_in(&mut client).await?;
         let fleet = summary::settled(&mut client, SETTLE_TIMEOUT).await?;
         if self.context.format() == Format::Json {
@@ -131,21 +139,20 @@ impl Up<'_> {
             took: start.elapsed(),
         };
         self.context.output.say(summary::render(&about, &fleet));
-        let mut mistake = None;
-        loop {
-            match (&mut changes, &self.source) {
-                (Some(changes), Some(source)) => {
-                    changes.next().await;
-                    mistake = self.reload(&mut client, source, mistake).await;
-                }
-                _ => std::future::pending().await,
+        match (changes, self.followed.take()) {
+            (Some(changes), Some(followed)) => {
+                match followed.follow(self.context, &mut client, changes).await {}
             }
+            _ => std::future::pending().await,
         }
     }
 
     async fn bring_in(&mut self, client: &mut Client) -> Result<(), Failure> {
-        match &self.manifests {
-            Some(manifests) => _ = send(client, manifests, "files of mtctl up").await?,
+        match &mut self.followed {
+            Some(followed) => {
+                let prune = [(SOURCE_LABEL.0.to_owned(), SOURCE_LABEL.1.to_owned())].into();
+                followed.begin(client, prune, "files of mtctl up").await?;
+            }
             None if self.args.import.is_empty() => self.demo(client).await?,
             None => {}
         }
@@ -193,64 +200,6 @@ impl Up<'_> {
         let answer = client.config.apply(request).await;
         answer.map(|_| ()).map_err(|status| client.failure("cannot bring in the demo", &status))
     }
-
-    /// A mistake changes nothing and is told; the last good files keep serving.
-    /// What was told of it is returned: it is not told twice, as a log in the
-    /// followed directory would be a change again; and its end is told too.
-    async fn reload(&self, client: &mut Client, source: &Source, mistake: Option<String>) -> Option<String> {
-        let changed = match source.read_in_background().await {
-            Ok(manifests) => send(client, &manifests, "changed files").await,
-            Err(failure) => Err(failure),
-        };
-        let output = &self.context.output;
-        match changed {
-            Ok(answer) if answer.changes.is_empty() && mistake.is_none() => {}
-            Ok(answer) if answer.changes.is_empty() => output.say(format_args!(
-                "{GOOD}generation {}{GOOD:#} stays: the files are valid again and say the same",
-                answer.generation
-            )),
-            Ok(answer) => {
-                let names: Vec<String> = answer
-                    .changes
-                    .iter()
-                    .map(|c| format!("{} {}", apply::name(c), apply::action(c)))
-                    .collect();
-                let changes = count(names.len(), "change");
-                output.say(format_args!(
-                    "{GOOD}generation {}{GOOD:#}: {changes}: {}",
-                    answer.generation,
-                    names.join(", ")
-                ));
-            }
-            Err(failure) => {
-                let told = failure.note("what was served before is still served").render(Format::Table);
-                if mistake.as_ref() != Some(&told) {
-                    output.say(&told);
-                }
-                return Some(told);
-            }
-        }
-        None
-    }
-}
-
-async fn send(
-    client: &mut Client,
-    manifests: &Manifests,
-    message: &str,
-) -> Result<pb::ApplyResponse, Failure> {
-    let request = pb::ApplyRequest {
-        resources: manifests
-            .resources()
-            .into_iter()
-            .map(|resource| labelled(resource, SOURCE_LABEL))
-            .collect(),
-        prune_labels: [(SOURCE_LABEL.0.to_owned(), SOURCE_LABEL.1.to_owned())].into(),
-        author: client::author(),
-        message: message.to_owned(),
-        ..Default::default()
-    };
-    apply::send(client, manifests, request).await
 }
 
 fn labelled(mut resource: Resource, (key, value): (&str, &str)) -> Resource {

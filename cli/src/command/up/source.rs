@@ -1,21 +1,24 @@
-//! The capability files that `mtctl up` serves and follows.
+//! The files that `mtctl up` and `mtctl apply --watch` follow.
 
 use std::{
     collections::BTreeSet,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use mt_capabilities::{Library, Touched, Wanted};
 use mt_proto::pb::resource::{Resource, backend::Transport, resource::Spec};
 use notify_debouncer_full::{
     DebounceEventResult, Debouncer, RecommendedCache, new_debouncer,
     notify::{RecommendedWatcher, RecursiveMode},
 };
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
-    manifests::{self, Manifests},
+    manifests,
     output::{Exit, Failure},
 };
 
@@ -27,10 +30,14 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What is served where nothing is configured.
 const DEMO: &str = include_str!("../../../../capabilities/library/demo.yaml");
 
-/// Directories and files, always read as a whole.
+/// So many touched files are told one by one.
+const TOUCHED_MAX: usize = 1_000;
+
+/// What is to be followed, as the arguments say it.
 #[derive(Clone, Debug)]
 pub struct Source {
     paths: Vec<PathBuf>,
+    wanted: Wanted,
 }
 
 impl Source {
@@ -39,11 +46,10 @@ impl Source {
     /// # Errors
     /// When one of them is not there.
     pub fn new(paths: &[PathBuf]) -> Result<Option<Self>, Failure> {
-        if let Some(missing) = paths.iter().find(|path| !path.exists()) {
-            return Err(Failure::new(Exit::NotFound, format!("{} is not there", missing.display()))
-                .try_this("mtctl up DIR, with a directory of capability files"));
-        }
-        Ok((!paths.is_empty()).then(|| Self { paths: paths.to_vec() }))
+        let wanted = Wanted::new(paths).map_err(|error| {
+            manifests::unreadable(&error).try_this("mtctl up DIR, with a directory of capability files")
+        })?;
+        Ok((!paths.is_empty()).then(|| Self { paths: paths.to_vec(), wanted }))
     }
 
     /// The paths as they were given.
@@ -56,22 +62,17 @@ impl Source {
     ///
     /// # Errors
     /// With all mistakes, if there is one.
-    pub fn read(&self) -> Result<Manifests, Failure> {
-        let manifests = manifests::load(&self.paths)?;
-        if manifests.is_broken() {
-            return Err(manifests::report(&manifests.diagnostics(), "the files are not valid"));
+    pub fn read(&self) -> Result<Library, Failure> {
+        let library = Library::open(&self.paths).map_err(|error| manifests::unreadable(&error))?;
+        let mut mistakes = library.mistakes();
+        mistakes.extend(library.pending().err().unwrap_or_default());
+        if !mistakes.is_empty() {
+            return Err(manifests::report(&mistakes, "the files are not valid"));
         }
-        Ok(manifests)
-    }
-
-    /// As [`Source::read`], off the async threads.
-    ///
-    /// # Errors
-    /// As [`Source::read`].
-    pub async fn read_in_background(&self) -> Result<Manifests, Failure> {
-        let source = self.clone();
-        let read = tokio::task::spawn_blocking(move || source.read()).await;
-        read.unwrap_or_else(|error| Err(Failure::new(Exit::Failed, "cannot read the files").cause(error)))
+        if library.resources().is_empty() {
+            return Err(Failure::new(Exit::Usage, format!("no resources in {}", self.name())));
+        }
+        Ok(library)
     }
 
     /// Follows changes from now on.
@@ -79,12 +80,30 @@ impl Source {
     /// # Errors
     /// When the system cannot follow them.
     pub fn watch(&self) -> Result<Changes, Failure> {
-        // One that waits is enough: everything is read again anyway.
+        // One that waits is enough: what was touched is gathered beside it.
         let (sender, receiver) = mpsc::channel(1);
+        let touched = Arc::new(Mutex::new(BTreeSet::new()));
+        let gathered = touched.clone();
         let handler = move |result: DebounceEventResult| {
-            // Reading is also an event, and would feed on itself.
-            let changed = result.map_or(true, |events| events.iter().any(|event| !event.kind.is_access()));
-            if changed {
+            let mut touched = gathered.lock();
+            match result {
+                // Reading is also an event, and would feed on itself.
+                Ok(events) => {
+                    let told = events.iter().filter(|event| !event.kind.is_access());
+                    for event in told {
+                        // Of an event without a path, nobody knows what it is about.
+                        if event.need_rescan() || event.paths.is_empty() {
+                            touched.insert(PathBuf::new());
+                        }
+                        touched.extend(event.paths.iter().cloned());
+                    }
+                }
+                Err(_) => _ = touched.insert(PathBuf::new()),
+            }
+            if touched.len() > TOUCHED_MAX {
+                *touched = [PathBuf::new()].into();
+            }
+            if !touched.is_empty() {
                 _ = sender.try_send(());
             }
         };
@@ -98,20 +117,20 @@ impl Source {
         for place in &places {
             watcher.watch(&place.path, place.mode).map_err(failed)?;
         }
-        Ok(Changes { source: self.clone(), places, _watcher: watcher, receiver })
+        Ok(Changes { source: self.clone(), places, _watcher: watcher, touched, receiver })
     }
 
     /// A file is followed through its directory: editors put a new one in its
     /// place. So is what is not there at the moment.
     fn places(&self) -> BTreeSet<Place> {
-        let watch = |path: &PathBuf| {
+        let watch = |path: &Path| {
             if path.is_dir() {
                 return Place::new(path, RecursiveMode::Recursive);
             }
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             Place::new(parent.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)
         };
-        self.paths.iter().map(watch).collect()
+        self.wanted.bases().map(watch).collect()
     }
 }
 
@@ -138,18 +157,20 @@ pub struct Changes {
     source: Source,
     places: BTreeSet<Place>,
     _watcher: Debouncer<RecommendedWatcher, RecommendedCache>,
+    /// Since it was asked last; an empty path is whatever there is.
+    touched: Arc<Mutex<BTreeSet<PathBuf>>>,
     receiver: mpsc::Receiver<()>,
 }
 
 impl Changes {
-    /// Waits for a change. Cancel safe.
-    pub async fn next(&mut self) {
+    /// Waits for a change, and says what it may be. Cancel safe.
+    pub async fn next(&mut self) -> Touched {
         while self.source.places() != self.places {
             // A directory was deleted, or another is in its place, and the
             // system follows the old one. What was missed is not known.
             if let Ok(changes) = self.source.watch() {
                 *self = changes;
-                return;
+                return Touched::Everything;
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -157,6 +178,8 @@ impl Changes {
             // The watcher is gone; nothing will change any more.
             std::future::pending().await
         }
+        let touched = std::mem::take(&mut *self.touched.lock());
+        if touched.contains(Path::new("")) { Touched::Everything } else { Touched::Paths(touched) }
     }
 }
 

@@ -1,31 +1,32 @@
-//! What resources refer to by name. Pure.
+//! Checks files that are only a part of the configuration. Pure.
 //!
-//! Files are often only a part of the configuration. To check them alone, what
-//! they refer to and do not have is taken as being in the store, unless its
-//! name is so near to one of theirs that it must be a typing mistake.
+//! What they refer to and do not have is taken as being in the store, unless
+//! its name is so near to one of theirs that it must be a typing mistake.
 
 use std::collections::BTreeSet;
 
 use mt_proto::{
     pb::resource::{
-        Backend, BackendAuth, HttpTransport, Metadata, Resource, Secret, ToolSet, Value, backend::Transport,
-        backend_auth::Method, member::Source, resource::Spec, secret, value,
+        Backend, HttpTransport, Metadata, Resource, Secret, ToolSet, backend::Transport, member::Source,
+        resource::Spec, secret,
     },
-    resource::{Key, Kind, ResourceSet, closest},
+    resource::{self, Key, Kind, ResourceSet, closest},
 };
+
+use crate::{Diagnostic, Document, check_onto};
 
 /// Stands in for a backend that is not at hand.
 const STAND_IN_URL: &str = "http://127.0.0.1:1/";
 
 /// What the resources refer to and do not have, as far as it is likely to be
 /// elsewhere.
-pub fn absent(resources: &[Resource]) -> BTreeSet<Key> {
-    let here: BTreeSet<Key> = resources.iter().filter_map(Key::of).collect();
+pub fn absent<'a>(resources: impl IntoIterator<Item = &'a Resource> + Clone) -> BTreeSet<Key> {
+    let here: BTreeSet<Key> = resources.clone().into_iter().filter_map(Key::of).collect();
     let near = |key: &Key| {
         let alike = here.iter().filter(|other| other.kind == key.kind).map(|other| other.name.as_str());
         closest(key.name.as_str(), alike).is_some()
     };
-    let all = resources.iter().flat_map(references);
+    let all = resources.into_iter().flat_map(references);
     all.filter(|key| !here.contains(key) && !near(key)).collect()
 }
 
@@ -48,12 +49,16 @@ pub fn stand_ins<'a>(keys: impl IntoIterator<Item = &'a Key>) -> ResourceSet {
     ResourceSet::gather(resources).0
 }
 
+/// Everything that is wrong with files, as far as that can be told without what
+/// else is configured.
+pub fn check_alone(documents: &[Document]) -> Vec<Diagnostic> {
+    let located = documents.iter().flat_map(|document| &document.resources);
+    let absent = absent(located.map(|located| &located.resource));
+    check_onto(documents, &stand_ins(&absent))
+}
+
 fn references(resource: &Resource) -> Vec<Key> {
     let key = |kind, name: &str| Some(Key::new(kind, name.parse().ok()?));
-    let secret = |value: &Option<Value>| match &value.as_ref()?.source {
-        Some(value::Source::Secret(name)) => key(Kind::Secret, name),
-        _ => None,
-    };
     match &resource.spec {
         Some(Spec::Gateway(gateway)) => {
             let members = gateway.members.iter().filter_map(|member| match &member.source {
@@ -63,30 +68,10 @@ fn references(resource: &Resource) -> Vec<Key> {
             });
             members.collect()
         }
-        Some(Spec::Backend(backend)) => match &backend.transport {
-            Some(Transport::Http(http) | Transport::Sse(http) | Transport::Websocket(http)) => {
-                let headers = http.headers.iter().filter_map(|header| secret(&header.value));
-                headers.chain(http.auth.iter().filter_map(|auth| secret(&shown(auth).cloned()))).collect()
-            }
-            Some(Transport::Stdio(stdio)) => {
-                stdio.env.iter().filter_map(|variable| secret(&variable.value)).collect()
-            }
-            None => Vec::new(),
-        },
         Some(Spec::Route(route)) => {
             route.backends.iter().filter_map(|target| key(Kind::Backend, &target.backend)).collect()
         }
-        _ => Vec::new(),
-    }
-}
-
-/// What is kept secret of what a node shows to a backend.
-fn shown(auth: &BackendAuth) -> Option<&Value> {
-    match auth.method.as_ref()? {
-        Method::Bearer(value) => Some(value),
-        Method::ApiKey(header) => header.value.as_ref(),
-        Method::Query(parameter) => parameter.value.as_ref(),
-        Method::ClientCredentials(credentials) => credentials.client_secret.as_ref(),
+        _ => resource::references(resource).into_iter().collect(),
     }
 }
 
@@ -95,7 +80,7 @@ mod tests {
     use super::*;
 
     fn resources(text: &str) -> Vec<Resource> {
-        mt_capabilities::parse("a.yaml", text).resources.into_iter().map(|located| located.resource).collect()
+        crate::parse("a.yaml", text).resources.into_iter().map(|located| located.resource).collect()
     }
 
     const GATEWAY: &str = "\
@@ -129,6 +114,13 @@ spec:
     #[test]
     fn a_name_that_is_near_to_one_in_the_files_is_a_mistake() {
         assert_eq!(names(&format!("{GATEWAY}{BACKEND}")), ["secret/token"]);
+    }
+
+    #[test]
+    fn a_file_of_tools_may_name_secrets_and_backends_that_are_elsewhere() {
+        let text = "tools:\n  - name: a\n    routing: {type: mcp, config: {backend: time, tool: now}}\n  - name: b\n    routing:\n      type: http\n      config: {url: 'http://a/', headers: {x-key: {secret: token}}}\n";
+        assert_eq!(names(text), ["backend/time", "secret/token"]);
+        assert_eq!(check_alone(&[crate::parse("a.yaml", text)]), []);
     }
 
     #[test]
