@@ -68,10 +68,10 @@ pub(in crate::resource) fn read(fields: &mut Fields<'_, '_>) -> Option<Database>
 }
 
 fn url(fields: &mut Fields<'_, '_>) -> Option<Text> {
-    let Some(url) = fields.text_or_secret("url") else {
+    if !fields.has("url") {
         fields.missing("url", "`postgres://...`, `sqlite:PATH`, or `{secret: name}`");
-        return None;
-    };
+    }
+    let url = fields.text_or_secret("url")?;
     let Text::Template(template) = &url else { return Some(url) };
     if !is_the_authors(template) {
         let hint = "only `{{env.NAME}}` may stand here";
@@ -89,25 +89,22 @@ fn url(fields: &mut Fields<'_, '_>) -> Option<Text> {
 }
 
 fn query(fields: &mut Fields<'_, '_>) -> Option<Query> {
-    let statement = fields.template("query");
-    let parameters = fields.tree("parameters");
-    let Some(statement) = statement else {
+    if !fields.has("query") {
         fields.missing("query", "for example `query: SELECT name FROM users WHERE id = {{id}}`");
-        return None;
-    };
+    }
+    let statement = fields.template("query");
+    let is_listed = fields.has("parameters");
+    let parameters = fields.tree("parameters");
+    let statement = statement?;
     if statement.literal().is_some_and(|text| text.trim().is_empty()) {
         fields.problem("query", "is empty", None);
         return None;
     }
-    let Some(parameters) = parameters else {
-        if let Err(error) = statement.check_sql() {
-            let before = statement.text().get(..error.offset).unwrap_or_default();
-            let at = before.chars().count() + 1;
-            fields.problem("query", format!("{error} (at character {at})"), error.hint);
-            return None;
-        }
-        return Some(Query::Inline(statement));
-    };
+    if !is_listed {
+        let fits = fields.fits("query", &statement, statement.check_sql());
+        return fits.then_some(Query::Inline(statement));
+    }
+    let parameters = parameters?;
     let Tree::List(parameters) = parameters else {
         fields.problem("parameters", "must be a list", None);
         return None;

@@ -123,15 +123,15 @@ pub(in crate::resource) fn read(fields: &mut Fields<'_, '_>) -> Option<Subproces
 
 fn program(fields: &mut Fields<'_, '_>) -> Option<Program> {
     let shell = fields.bool("shell").unwrap_or(false);
+    if !fields.has("command") {
+        fields.missing("command", "for example `command: date`");
+    }
     let command = fields.template("command");
     let args = fields.templates("args");
     if args.len() > ARGS_MAX {
         fields.problem("args", format!("at most {ARGS_MAX} arguments"), None);
     }
-    let Some(command) = command else {
-        fields.missing("command", "for example `command: date`");
-        return None;
-    };
+    let command = command?;
     if shell {
         if !args.is_empty() {
             let hint = "write them into `command`, or leave `shell` out";
