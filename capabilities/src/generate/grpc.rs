@@ -4,6 +4,7 @@
 mod message;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use mt_proto::descriptors;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, FileDescriptor, MethodDescriptor, ServiceDescriptor};
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
@@ -126,14 +127,9 @@ fn decode(descriptors: &[u8]) -> Result<DescriptorPool, GenerateError> {
     if set.file.len() > FILES_MAX {
         return Err(unusable(format!("the descriptor set has more than {FILES_MAX} files"), hint));
     }
-    // The pool would end the process on any other.
-    let known = |syntax: &str| matches!(syntax, "proto2" | "proto3");
-    if let Some(file) = set.file.iter().find(|file| file.syntax.as_deref().is_some_and(|s| !known(s))) {
-        let (name, syntax) = (bounded(file.name(), 100), bounded(file.syntax(), 40));
-        return Err(unusable(format!("{name} is written in {syntax}"), "proto2 and proto3 are read"));
-    }
-    DescriptorPool::from_file_descriptor_set(set)
-        .map_err(|error| unusable(format!("the descriptor set is not whole: {error}"), hint))
+    let mut pool = DescriptorPool::new();
+    descriptors::add(&mut pool, set.file).map_err(|error| unusable(error.to_string(), hint))?;
+    Ok(pool)
 }
 
 fn input(method: &MethodDescriptor, comments: &Comments) -> Value {

@@ -18,7 +18,10 @@ use std::{
 };
 
 use http::uri::PathAndQuery;
-use mt_proto::resource::{Grpc, agent::grpc};
+use mt_proto::{
+    descriptors,
+    resource::{Grpc, agent::grpc},
+};
 use parking_lot::Mutex;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MethodDescriptor, SerializeOptions};
@@ -118,8 +121,7 @@ impl Runner {
                     }
                     grpc::Descriptors::Reflection => return Err(wrong(&"there is none")),
                 };
-                let mut pool = DescriptorPool::global();
-                pool.decode_file_descriptor_set(bytes).map_err(|error| wrong(&error))?;
+                let pool = descriptors::decode(&bytes).map_err(|error| wrong(&error))?;
                 *self.types.lock() = Some((changed, pool.clone()));
                 pool
             }

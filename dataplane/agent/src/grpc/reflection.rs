@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use mt_proto::descriptors;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, prost_types::FileDescriptorProto};
 use tokio::sync::mpsc;
@@ -32,9 +33,9 @@ pub async fn types(
         other => other,
     };
     let mut pool = DescriptorPool::global();
-    let built = pool.add_file_descriptor_protos(files.map_err(|ended| ended.failure(service))?);
+    let built = descriptors::add(&mut pool, files.map_err(|ended| ended.failure(service))?);
     built.map_err(|error| {
-        Failure::new(Reason::Broken, "the types that the server tells by reflection are not whole")
+        Failure::new(Reason::Broken, "the types that the server tells by reflection cannot be used")
             .detail(error)
     })?;
     Ok(pool)

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::fields::Fields;
 use super::{Credential, Text};
 use crate::{
+    descriptors,
     resource::check::quoted,
     template::{Template, Tree},
 };
@@ -164,12 +165,11 @@ fn descriptors(fields: &mut Fields<'_, '_>) -> Option<Descriptors> {
 }
 
 fn check_method(fields: &mut Fields<'_, '_>, set: &Bytes, service: &str, method: &str) {
-    let pool = match DescriptorPool::decode(set.clone()) {
+    let pool = match descriptors::decode(set) {
         Ok(pool) => pool,
         Err(error) => {
             let hint = "made with `protoc --include_imports --descriptor_set_out=FILE`";
-            let message = format!("this is not a whole descriptor set: {error}");
-            return fields.problem("descriptorSet", message, Some(hint.into()));
+            return fields.problem("descriptorSet", error.to_string(), Some(hint.into()));
         }
     };
     match find(&pool, service, method) {
