@@ -268,9 +268,9 @@ impl List {
 /// The tools for either era; the second only where it differs from the first.
 /// What a member offers is in the words of an era that it speaks; beside each
 /// stands which eras it lacks.
-fn shown_tools(tools: Vec<([bool; 2], Bytes)>, page_size: usize) -> (List, Option<List>) {
+fn shown_tools(tools: Vec<Worded>, page_size: usize) -> (List, Option<List>) {
     let of = |era: Era| {
-        let shown = |(lacks, raw): &([bool; 2], Bytes)| {
+        let shown = |(lacks, raw): &Worded| {
             if lacks[era as usize] { shown::tool(era, raw) } else { Some(raw.clone()) }
         };
         tools.iter().filter_map(shown).collect::<Vec<Bytes>>()
@@ -287,6 +287,9 @@ fn shown_tools(tools: Vec<([bool; 2], Bytes)>, page_size: usize) -> (List, Optio
     (list, Some(other))
 }
 
+/// The eras in whose words an entry is not written, and the entry.
+type Worded = ([bool; 2], Bytes);
+
 /// All that is configured and known, members or not.
 struct Others<'a> {
     config: &'a Compiled,
@@ -296,7 +299,7 @@ struct Others<'a> {
 impl Others<'_> {
     /// A tool that stands for another's, and the eras that its words are not
     /// of. None: what it stands for is switched off.
-    fn stood_for(&self, entry: &Entry, alias: &Alias) -> Option<([bool; 2], Bytes)> {
+    fn stood_for(&self, entry: &Entry, alias: &Alias) -> Option<Worded> {
         let backend = &alias.of.backend;
         self.config.backends.get(backend).filter(|backend| !backend.disabled)?;
         let catalog = self.catalogs.get(backend).map(Arc::as_ref);
@@ -315,7 +318,7 @@ fn merge_named(
     entries: fn(&Catalog) -> &Vec<Entry>,
     wraps: bool,
     clashes: &mut Vec<Clash>,
-) -> (HashMap<String, Target>, Vec<([bool; 2], Bytes)>) {
+) -> (HashMap<String, Target>, Vec<Worded>) {
     let mut index: HashMap<String, Target> = HashMap::new();
     let mut list = Vec::new();
     for (member, catalog) in members {

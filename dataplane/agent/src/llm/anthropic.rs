@@ -57,10 +57,8 @@ pub fn event(reply: &mut Reply, data: &str) -> Result<(), serde_json::Error> {
                 facts(reply, message);
             }
         }
-        Some("content_block_delta") => {
-            if text_at(&value, "/delta/type") == Some("text_delta") {
-                reply.text.push_str(text_at(&value, "/delta/text").unwrap_or_default());
-            }
+        Some("content_block_delta") if text_at(&value, "/delta/type") == Some("text_delta") => {
+            reply.text.push_str(text_at(&value, "/delta/text").unwrap_or_default());
         }
         Some("message_delta") => {
             let reason = text_at(&value, "/delta/stop_reason").map(str::to_owned);
