@@ -124,6 +124,11 @@ impl Tries {
         let Request { redirects, retries, retry_unsafe, .. } = *request;
         Self { redirects, retries, retry_unsafe }
     }
+
+    /// Whether a request that may have had its effect can be sent again.
+    pub fn may_repeat(self, method: &Method) -> bool {
+        retry::is_idempotent(method) || self.retry_unsafe
+    }
 }
 
 /// Sends a request, as often as the tool says. A status that is no success is a
@@ -135,7 +140,7 @@ pub(crate) async fn send(
     deadline: Instant,
     is_success: impl Fn(StatusCode) -> bool,
 ) -> Result<Answer, Failure> {
-    let repeatable = retry::is_idempotent(&prepared.method) || limits.retry_unsafe;
+    let repeatable = limits.may_repeat(&prepared.method);
     let mut tries = 0;
     loop {
         let tried = once(prepared, limits.redirects).await;

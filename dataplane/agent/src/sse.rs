@@ -69,7 +69,11 @@ impl Runner {
             check_type(&answer)?;
             match self.collect(&mut collected, &mut last_id, answer, limit).await {
                 Ok(ended) => break ended,
-                Err(failure) if failure.reason == Reason::Broken && reconnects < RECONNECTS_MAX => {
+                Err(failure)
+                    if failure.reason == Reason::Broken
+                        && reconnects < RECONNECTS_MAX
+                        && tries.may_repeat(&prepared.method) =>
+                {
                     reconnects += 1;
                     run.reporter.log(Level::Warning, "the stream broke off, taking it up again".into());
                     if let Some(id) = last_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
