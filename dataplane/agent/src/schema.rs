@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
-use crate::{Failure, Output, Reason};
+use crate::{Failure, Output, Reason, client::excerpt};
 
 /// Findings in one message.
 const FINDINGS_MAX: usize = 5;
@@ -61,9 +61,10 @@ fn findings(validator: &Validator, value: &Value) -> Option<String> {
     let found: Vec<String> = validator
         .iter_errors(value)
         .take(FINDINGS_MAX)
+        // An error repeats the value that it is about, however large that is.
         .map(|error| match error.instance_path().to_string() {
-            path if path.is_empty() => error.to_string(),
-            path => format!("{path}: {error}"),
+            path if path.is_empty() => excerpt(&error.to_string(), &[]),
+            path => excerpt(&format!("{path}: {error}"), &[]),
         })
         .collect();
     (!found.is_empty()).then(|| found.join("; "))
