@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use mt_proto::resource::{Llm, agent::llm::Provider};
+use mt_proto::resource::{Llm, Text, agent::llm::Provider};
 use url::Url;
 
 use super::{anthropic, chat::Chat, ollama, openai};
@@ -27,12 +27,12 @@ impl Request {
         let mut secrets = Vec::new();
         for (name, text) in &config.headers {
             let name: HeaderName = name.parse().map_err(|_| unusable(&format!("header {name:?}")))?;
-            let value = run.text(text)?;
+            let value = fixed(run, text)?;
             headers.insert(name, secret(&value)?);
             secrets.push(value);
         }
         if let Some(key) = &config.api_key {
-            let key = run.text(key)?.trim().to_owned();
+            let key = fixed(run, key)?.trim().to_owned();
             match config.provider {
                 Provider::Anthropic => headers.insert("x-api-key", secret(&key)?),
                 Provider::OpenAi | Provider::Ollama => {
@@ -66,6 +66,14 @@ impl Request {
 
 fn unusable(what: &str) -> Failure {
     Failure::new(Reason::Misconfigured, format!("the tool's {what} cannot be used"))
+}
+
+/// The text of a header, whoever calls.
+fn fixed(run: &Run<'_>, text: &Text) -> Result<String, Failure> {
+    match text {
+        Text::Template(template) if template.shows_values() => Err(unusable("header or key")),
+        text => run.text(text),
+    }
 }
 
 fn secret(value: &str) -> Result<HeaderValue, Failure> {
