@@ -53,7 +53,7 @@ pub(crate) fn doubles(documents: &[Document]) -> Vec<Diagnostic> {
 
 fn double(key: &Key, earlier: (&Document, &Located), later: (&Document, &Located)) -> Diagnostic {
     let at = |(document, located): (&Document, &Located)| {
-        let line = document.source.position(located.places.find("metadata.name").start).0;
+        let line = document.source.position(document.places(located).find("metadata.name").start).0;
         format!("{}:{line}", document.source.name())
     };
     let plain = if [earlier, later].iter().any(|(_, located)| located.named_by_file) {
@@ -62,7 +62,7 @@ fn double(key: &Key, earlier: (&Document, &Located), later: (&Document, &Located
         ""
     };
     let hint = format!("the other is at {}{plain}", at(earlier));
-    let span = later.1.places.find("metadata.name");
+    let span = later.0.places(later.1).find("metadata.name");
     let message = format!("there are two resources {key}");
     later.0.source.diagnostic(&span, "metadata.name", message, Some(hint))
 }
@@ -96,7 +96,7 @@ fn place_among(files: &HashMap<Key, (&Document, &Located)>, problems: &[Problem]
 
 /// None if the problem follows from a mistake that is already known.
 fn diagnose(document: &Document, located: &Located, problem: &Problem) -> Option<Diagnostic> {
-    let (places, path) = (&located.places, problem.path.as_str());
+    let (places, path) = (document.places(located), problem.path.as_str());
     if places.is_spoiled(path) {
         return None;
     }

@@ -2,15 +2,17 @@
 
 mod plain;
 
+use std::sync::OnceLock;
+
 use mt_proto::{
     pb::resource as pb,
     resource::{Kind, closest},
 };
-use prost_reflect::{DynamicMessage, Value};
+use prost::Message as _;
 
 use crate::{
     Diagnostic,
-    decode::{Decoder, POOL, place_of},
+    decode::{Decoder, Encoded, POOL, Path, place_of, put_bytes},
     json,
     node::{Entry, Node},
     places::Places,
@@ -38,15 +40,27 @@ pub struct Document {
     pub source: Source,
     pub resources: Vec<Located>,
     pub diagnostics: Vec<Diagnostic>,
+    /// Of each resource, once somebody has asked.
+    places: OnceLock<Vec<Places>>,
 }
 
 /// A resource, and where its fields stand in the file.
 #[derive(Clone, Debug)]
 pub struct Located {
     pub resource: pb::Resource,
-    pub places: Places,
     /// It says nothing of its name.
     pub named_by_file: bool,
+    /// Among the resources of its document.
+    index: usize,
+}
+
+impl Document {
+    /// Where the fields of one of its resources stand. Nearly nobody asks, so
+    /// the document is read once more for the first who does.
+    pub fn places(&self, located: &Located) -> &Places {
+        let all = self.places.get_or_init(|| read(&self.source, true).2);
+        all.get(located.index).expect("reading again finds the same resources")
+    }
 }
 
 /// Reads a file of YAML documents, or of JSON with one resource or a list of
@@ -57,11 +71,23 @@ pub fn parse(source_name: &str, text: &str) -> Document {
         let message = format!("the file has {} bytes, at most {FILE_BYTES_MAX} are read", text.len());
         let diagnostic =
             Diagnostic::without_place(source_name, "", message, Some("use several files".into()));
-        return Document { source, resources: Vec::new(), diagnostics: vec![diagnostic] };
+        return Document {
+            source,
+            resources: Vec::new(),
+            diagnostics: vec![diagnostic],
+            places: OnceLock::new(),
+        };
     }
     let source = Source::new(source_name, text);
-    let (documents, mut diagnostics) = trees(&source);
-    let mut resources = Vec::new();
+    let (resources, diagnostics, _) = read(&source, false);
+    Document { source, resources, diagnostics, places: OnceLock::new() }
+}
+
+/// The resources of a text, what is wrong with it, and if `recording` where the
+/// fields of each resource stand.
+fn read(source: &Source, recording: bool) -> (Vec<Located>, Vec<Diagnostic>, Vec<Places>) {
+    let (documents, mut diagnostics) = trees(source);
+    let (mut resources, mut places) = (Vec::new(), Vec::new());
     let items = documents.iter().flat_map(|d| d.as_list().unwrap_or(std::slice::from_ref(d)));
     for item in items.filter(|item| !item.is_null()) {
         if diagnostics.len() >= DIAGNOSTICS_MAX {
@@ -69,15 +95,17 @@ pub fn parse(source_name: &str, text: &str) -> Document {
             diagnostics.push(source.diagnostic(&item.span, "", message, Some("correct those first".into())));
             break;
         }
-        let mut decoder = Decoder::new(&source);
+        let mut decoder = Decoder::new(source, recording);
         let resource = resource(&mut decoder, item);
         diagnostics.append(&mut decoder.diagnostics);
-        let named_by_file = plain::is_unnamed(item);
-        let places = decoder.places;
-        resources.extend(resource.map(|resource| Located { resource, places, named_by_file }));
+        if let Some(resource) = resource {
+            let named_by_file = plain::is_unnamed(item);
+            resources.push(Located { resource, named_by_file, index: resources.len() });
+            places.push(decoder.places);
+        }
     }
     diagnostics.sort_by_key(|d| (d.line, d.column));
-    Document { source, resources, diagnostics }
+    (resources, diagnostics, places)
 }
 
 /// The values of a text, be it YAML or JSON.
@@ -131,24 +159,21 @@ fn resource(decoder: &mut Decoder<'_>, node: &Node) -> Option<pb::Resource> {
     let metadata = read_metadata(decoder, entries, node);
     let kind = kind?;
     let descriptor = POOL.get_message_by_name(RESOURCE).expect("the contract has resources");
-    let mut message = DynamicMessage::new(descriptor.clone());
     let field = descriptor
         .get_field_by_name(&kind.slug().replace('-', "_"))
         .expect("each kind is a field of the resource");
+    let mut message = Encoded::new();
     let spec = match meant(entries, "spec").filter(|entry| !entry.value.is_null()) {
         Some(spec) => {
             let kind = field.kind();
             let descriptor = kind.as_message().expect("each kind is a message");
-            decoder.message(descriptor, &spec.value, "spec", "spec")
+            decoder.message(descriptor, &spec.value, Path::top("spec"))
         }
-        None => DynamicMessage::new(field.kind().as_message().expect("each kind is a message").clone()),
+        None => Encoded::new(),
     };
-    message.set_field(&field, Value::Message(spec));
-    if let Some(metadata) = metadata {
-        message.set_field_by_name("metadata", Value::Message(metadata));
-    }
-    let mut resource: pb::Resource = message.transcode_to().expect("a resource decodes as what it is");
-    resource.metadata.get_or_insert_default();
+    put_bytes(&mut message, field.number(), &spec);
+    let mut resource = pb::Resource::decode(message.as_slice()).expect("what was written is a resource");
+    resource.metadata = Some(metadata.unwrap_or_default());
     Some(resource)
 }
 
@@ -200,7 +225,7 @@ fn find_kind(decoder: &mut Decoder<'_>, entries: &[Entry], node: &Node) -> Optio
     near.and_then(Kind::parse)
 }
 
-fn read_metadata(decoder: &mut Decoder<'_>, entries: &[Entry], node: &Node) -> Option<DynamicMessage> {
+fn read_metadata(decoder: &mut Decoder<'_>, entries: &[Entry], node: &Node) -> Option<pb::Metadata> {
     let hint = || Some("add `metadata: {name: ...}`".to_owned());
     let Some(entry) = meant(entries, "metadata").filter(|entry| !entry.value.is_null()) else {
         missing(decoder, node, "metadata", "the resource has no `metadata`", hint());
@@ -210,13 +235,12 @@ fn read_metadata(decoder: &mut Decoder<'_>, entries: &[Entry], node: &Node) -> O
     let descriptor =
         POOL.get_message_by_name("magictunnel.resource.v1.Metadata").expect("resources have metadata");
     let before = decoder.diagnostics.len();
-    let metadata = decoder.message(&descriptor, &entry.value, "metadata", "metadata");
-    let name = metadata.get_field_by_name("name");
-    let named = name.is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty()));
-    if !named && decoder.diagnostics.len() == before {
+    let metadata = decoder.message(&descriptor, &entry.value, Path::top("metadata"));
+    let metadata = pb::Metadata::decode(metadata.as_slice()).expect("what was written is metadata");
+    if metadata.name.is_empty() && decoder.diagnostics.len() == before {
         missing(decoder, node, "metadata.name", "the resource has no name", Some("add `name: ...`".into()));
     }
-    if !named {
+    if metadata.name.is_empty() {
         decoder.places.spoil("metadata.name");
     }
     Some(metadata)

@@ -105,3 +105,15 @@ fn a_key_that_is_not_known_at_the_top_is_told_with_what_may_be_meant() {
     let told = render(&document.diagnostics);
     assert!(told.contains("a.yaml:4:1") && told.contains("did you mean `prompts`?"), "{told}");
 }
+
+#[test]
+fn what_is_too_deep_for_the_wire_is_told_where_it_stands() {
+    let deep = |levels: usize| {
+        let (open, close) = ("{a: ".repeat(levels), "}".repeat(levels));
+        format!("tools:\n  - name: a\n    annotations: {open}1{close}\n")
+    };
+    let (_, tool_set) = read(&deep(25));
+    assert_eq!(tool_set.tools.len(), 1);
+    let document = parse("a.yaml", &deep(40));
+    assert!(render(&document.diagnostics).contains("levels deep here"), "{:?}", document.diagnostics);
+}

@@ -5,13 +5,12 @@
 //! a field that the contract gets can be written there at once. What else its
 //! authors say about it in `metadata` is kept as annotations.
 
-use std::path::Path;
-
 use mt_proto::pb::resource as pb;
+use prost::Message as _;
 
 use super::FOREIGN;
 use crate::{
-    decode::{Decoder, POOL, place_of},
+    decode::{Decoder, POOL, Path, place_of},
     names::legal_name,
     node::{Data, Entry, Node},
 };
@@ -42,17 +41,16 @@ pub fn tool_set(decoder: &mut Decoder<'_>, node: &Node, entries: &[Entry]) -> pb
         POOL.get_message_by_name("magictunnel.resource.v1.ToolSet").expect("the contract has tool sets");
     let mut metadata = pb::Metadata::default();
     let mut enabled = None;
-    let mut fields = Vec::with_capacity(entries.len());
     for entry in entries {
         match entry.key.as_str() {
             "metadata" => about(decoder, entry, &mut metadata),
             "enabled" if !entry.value.is_null() => enabled = Some(entry),
-            _ => fields.push(entry.clone()),
+            _ => {}
         }
     }
-    let fields = Node { span: node.span.clone(), data: Data::Map(fields) };
-    let message = decoder.message(&descriptor, &fields, "spec", "spec");
-    let mut tool_set: pb::ToolSet = message.transcode_to().expect("a tool set decodes as what it is");
+    let fields = entries.iter().filter(|entry| !matches!(entry.key.as_str(), "metadata" | "enabled"));
+    let message = decoder.fields(&descriptor, fields, Path::top("spec"));
+    let mut tool_set = pb::ToolSet::decode(message.as_slice()).expect("what was written is a tool set");
     if let Some(entry) = enabled {
         tool_set.disabled = is_disabled(decoder, entry, node);
     }
@@ -64,13 +62,13 @@ pub fn tool_set(decoder: &mut Decoder<'_>, node: &Node, entries: &[Entry]) -> pb
 
 /// The name that a file gives to what is in it.
 pub fn name_of(file: &str) -> String {
-    let stem = Path::new(file).file_stem().unwrap_or_default();
+    let stem = std::path::Path::new(file).file_stem().unwrap_or_default();
     legal_name(&stem.to_string_lossy()).unwrap_or_else(|| NAME_DEFAULT.into())
 }
 
 /// What `enabled` at the top says.
 fn is_disabled(decoder: &mut Decoder<'_>, entry: &Entry, node: &Node) -> bool {
-    decoder.places.insert("spec.disabled", place_of(entry));
+    decoder.note(Path::top("spec").key("disabled"), || place_of(entry));
     if node.get("disabled").is_some() {
         let hint = "keep one of them";
         decoder.report(
@@ -84,7 +82,7 @@ fn is_disabled(decoder: &mut Decoder<'_>, entry: &Entry, node: &Node) -> bool {
         Some(enabled) => !enabled,
         None => {
             let hint = "write `enabled: true` or `enabled: false`";
-            decoder.wrong_type(&entry.value, "enabled", "enabled", "true or false", Some(hint.into()));
+            decoder.wrong_type(&entry.value, Path::top("enabled"), "true or false", Some(hint.into()));
             false
         }
     }
@@ -97,14 +95,15 @@ fn about(decoder: &mut Decoder<'_>, entry: &Entry, metadata: &mut pb::Metadata) 
     }
     let Some(entries) = entry.value.as_map() else {
         let hint = "write `metadata: {description: ...}`";
-        decoder.wrong_type(&entry.value, "metadata", "metadata", "an object", Some(hint.into()));
+        decoder.wrong_type(&entry.value, Path::top("metadata"), "an object", Some(hint.into()));
         return;
     };
-    decoder.places.insert("metadata", place_of(entry));
+    let path = Path::top("metadata");
+    decoder.note(path, || place_of(entry));
     for entry in entries {
         match entry.key.as_str() {
             "name" => {
-                decoder.places.insert("metadata.name", place_of(entry));
+                decoder.note(path.key("name"), || place_of(entry));
                 let Some(text) = entry.value.as_text() else { continue };
                 // People write titles there: "Google Maps" names the set `google-maps`.
                 metadata.name = legal_name(text).unwrap_or_default();
@@ -114,7 +113,7 @@ fn about(decoder: &mut Decoder<'_>, entry: &Entry, metadata: &mut pb::Metadata) 
             }
             "labels" => labels(decoder, entry, metadata),
             key => {
-                decoder.places.insert("metadata.annotations", entry.key_span.clone());
+                decoder.note(path.key("annotations"), || entry.key_span.clone());
                 annotate(&format!("{ABOUT}/{key}"), &entry.value, metadata);
             }
         }
@@ -122,17 +121,19 @@ fn about(decoder: &mut Decoder<'_>, entry: &Entry, metadata: &mut pb::Metadata) 
 }
 
 fn labels(decoder: &mut Decoder<'_>, entry: &Entry, metadata: &mut pb::Metadata) {
+    let top = Path::top("metadata");
+    let path = top.key("labels");
     let Some(entries) = entry.value.as_map() else {
         let hint = "write `labels: {team: core}`";
-        decoder.wrong_type(&entry.value, "metadata.labels", "labels", "an object", Some(hint.into()));
+        decoder.wrong_type(&entry.value, path, "an object", Some(hint.into()));
         return;
     };
     for label in entries {
-        let path = mt_proto::resource::key_path("metadata.labels", &label.key);
-        decoder.places.insert(&path, place_of(label));
+        let path = path.key(&label.key);
+        decoder.note(path, || place_of(label));
         match label.value.as_text() {
             Some(text) => _ = metadata.labels.insert(label.key.clone(), text.to_owned()),
-            None => decoder.wrong_type(&label.value, &path, &label.key, "a text", None),
+            None => decoder.wrong_type(&label.value, path, "a text", None),
         }
     }
 }

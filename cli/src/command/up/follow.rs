@@ -225,7 +225,7 @@ impl Followed {
         let mut text = mt_capabilities::render(&mistakes);
         for file in kept {
             text.push_str(&format!(
-                "{WARN}{}{WARN:#} has mistakes: its last good version is still served\n",
+                "{WARN}{}{WARN:#} has mistakes: what was served before is still served\n",
                 mt_capabilities::escaped(file)
             ));
         }
