@@ -12,6 +12,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,9 +25,13 @@ use futures_util::{
 use mt_proto::pb::mcp::{
     self as pb, session_reply, session_request::Message as Asked, session_response::Message as Told,
 };
+use prost::Message as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -54,6 +59,9 @@ const WORK_MAX: usize = 2 * CALLS_MAX;
 const TO_CLIENT_MAX: usize = 16;
 /// Replies to one call that wait until they are looked at.
 const REPLIES_MAX: usize = 32;
+/// Of the replies to all calls that wait: a client that goes on beyond it loses
+/// the session.
+const REPLIES_BYTES_MAX: usize = 16 << 20;
 /// Times that one call may ask.
 const ROUNDS_MAX: usize = 32;
 /// How long a client may take to answer, and the call of the backend waits.
@@ -75,6 +83,7 @@ pub fn open(
         client_info: None,
         begun: false,
         calls: HashMap::new(),
+        reply_bytes: Arc::new(Semaphore::new(REPLIES_BYTES_MAX)),
         work: FuturesUnordered::new(),
     };
     tracker.spawn(session.run(asked));
@@ -82,6 +91,9 @@ pub fn open(
 }
 
 type ToClient = mpsc::Sender<Result<pb::SessionResponse, Status>>;
+
+/// A reply, and its part of what may wait.
+type Reply = (pb::SessionReply, OwnedSemaphorePermit);
 
 struct Session {
     caller: Caller,
@@ -92,6 +104,8 @@ struct Session {
     /// Whether the client has said anything.
     begun: bool,
     calls: HashMap<String, Handle>,
+    /// What is left for replies that wait.
+    reply_bytes: Arc<Semaphore>,
     /// Ends with the id of a call that is over.
     work: FuturesUnordered<BoxFuture<'static, Option<String>>>,
 }
@@ -99,7 +113,7 @@ struct Session {
 /// What reaches a call that runs.
 struct Handle {
     cancelled: CancellationToken,
-    replies: mpsc::Sender<pb::SessionReply>,
+    replies: mpsc::Sender<Reply>,
 }
 
 impl Session {
@@ -160,7 +174,10 @@ impl Session {
             Some(Asked::Reply(reply)) => {
                 // One that nobody waits for comes too late, or too often.
                 if let Some(call) = self.calls.get(&reply.id) {
-                    _ = call.replies.try_send(reply);
+                    let bytes = u32::try_from(reply.encoded_len()).unwrap_or(u32::MAX);
+                    let waits = self.reply_bytes.clone().try_acquire_many_owned(bytes);
+                    let waits = waits.map_err(|_| Failure::of(&RpcError::overloaded()))?;
+                    _ = call.replies.try_send((reply, waits));
                 }
             }
             None => {}
@@ -252,7 +269,7 @@ struct Running {
     caller: Caller,
     id: String,
     to_client: ToClient,
-    replied: mpsc::Receiver<pb::SessionReply>,
+    replied: mpsc::Receiver<Reply>,
 }
 
 impl Running {
@@ -317,7 +334,7 @@ impl Running {
         let answering = async {
             while waiting.values().any(Option::is_none) {
                 // The session holds the sender as long as this runs.
-                let Some(reply) = self.replied.recv().await else { return Err(RpcError::cancelled()) };
+                let Some((reply, _)) = self.replied.recv().await else { return Err(RpcError::cancelled()) };
                 let Some(answer) = waiting.get_mut(&reply.key) else { continue };
                 match reply.reply {
                     Some(session_reply::Reply::Result(result)) => match object(&result, "result") {
