@@ -93,12 +93,13 @@ impl Tails {
 
     /// Tells those who follow.
     pub fn publish(&self, whose: &Whose, log: &Log) {
+        let bytes = log.data.len() + log.logger.as_ref().map_or(0, String::len);
         let followers = self.followers.lock();
         for follower in followers.get(whose).into_iter().flatten() {
             if follower.level.is_none_or(|level| log.level < level) {
                 continue;
             }
-            if log.data.len() > LOG_BYTES_MAX || follower.queue.try_send(log.clone()).is_err() {
+            if bytes > LOG_BYTES_MAX || follower.queue.try_send(log.clone()).is_err() {
                 self.dropped.increment(1);
             }
         }
