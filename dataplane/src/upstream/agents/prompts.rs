@@ -12,6 +12,10 @@ use crate::{
     mcp::{RpcError, error::code},
 };
 
+/// Of all messages of one prompt, as it is told: each may hold a whole file, or
+/// an argument many times.
+const MESSAGES_BYTES_MAX: usize = 16 << 20;
+
 /// The prompts of one tool set.
 pub struct Prompts {
     tool_set: Arc<ToolSet>,
@@ -41,6 +45,7 @@ impl Prompts {
         let prompt = self.find(name).ok_or_else(|| CallError::UnknownPrompt { name: name.to_owned() })?;
         let arguments = checked(prompt, arguments)?;
         let mut messages = Vec::with_capacity(prompt.messages.len());
+        let mut bytes = 0;
         for message in &prompt.messages {
             let content = match &message.content {
                 PromptContent::Text(template) => {
@@ -50,6 +55,13 @@ impl Prompts {
                     json!({"type": "resource", "resource": resources.read(uri).await.map_err(not_there)?})
                 }
             };
+            bytes += length(&content) + length(&content["resource"]);
+            if bytes > MESSAGES_BYTES_MAX {
+                let message = format!("the prompt is longer than {MESSAGES_BYTES_MAX} bytes");
+                return Err(CallError::Rpc(
+                    RpcError::new(code::TOO_LARGE, message).with_text("prompt", name),
+                ));
+            }
             let role = match message.role {
                 Role::User => "user",
                 Role::Assistant => "assistant",
@@ -61,6 +73,11 @@ impl Prompts {
         result.insert("messages".to_owned(), messages.into());
         Ok(result)
     }
+}
+
+/// Of what a block holds.
+fn length(block: &Value) -> usize {
+    ["text", "blob"].into_iter().filter_map(|key| block[key].as_str()).map(str::len).sum()
 }
 
 /// A file that is missing is not the fault of who asks for the prompt.
