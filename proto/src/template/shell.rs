@@ -73,8 +73,10 @@ pub(super) struct Reader {
     word: bool,
     /// The word so far, with the values in it.
     current: String,
-    /// Whether this command has a word before this one.
+    /// Whether this command has its name before this word.
     named: bool,
+    /// Whether the next word is where output goes or input comes from.
+    redirected: bool,
     /// Whether `--` was one of them.
     operands: bool,
     before: Option<char>,
@@ -109,20 +111,25 @@ impl Reader {
 
     fn next(&mut self, c: char) -> Place {
         match (self.place, c) {
-            (Place::Plain, '\'') => self.grow(c, Place::Single),
-            (Place::Plain, '"') => self.grow(c, Place::Double),
-            (Place::Plain, '\\') => self.grow(c, Place::Escape),
+            // Quotes begin a word and are no part of it, and a backslash before
+            // the end of a line is nothing at all.
+            (Place::Plain, '\'') => self.begin(Place::Single),
+            (Place::Plain, '"') => self.begin(Place::Double),
+            (Place::Plain, '\\') => Place::Escape,
+            (Place::Escape, '\n') => Place::Plain,
             (Place::Plain, '`') => self.grow(c, Place::Backquotes),
             (Place::Plain, '#') if !self.word => Place::Comment,
             (Place::Plain, '<') if self.before == Some('<') => Place::Lost("a here-document"),
             (Place::Plain, '(') if self.before == Some('(') => Place::Lost("arithmetic"),
             (Place::Plain, '{') if self.before == Some('$') => Place::Lost("`${`"),
-            (Place::Plain, ' ' | '\t' | '<' | '>') => self.end_word(false),
+            (Place::Plain, ' ' | '\t') => self.end_word(false),
+            (Place::Plain, '<' | '>') => self.redirect(),
             (Place::Plain, '\n' | ';' | '|' | '&' | '(' | ')') => self.end_word(true),
             (Place::Plain | Place::Escape, _) => self.grow(c, Place::Plain),
             (Place::Single, '\'') | (Place::Double, '"') | (Place::Backquotes, '`') => Place::Plain,
             (Place::Double, '\\') => Place::DoubleEscape,
-            (Place::DoubleEscape, _) => Place::Double,
+            (Place::DoubleEscape, _) => self.grow(c, Place::Double),
+            (Place::Single | Place::Double, _) => self.grow(c, self.place),
             (Place::Comment, '\n') => self.end_word(true),
             (place, _) => place,
         }
@@ -134,12 +141,29 @@ impl Reader {
         place
     }
 
+    fn begin(&mut self, place: Place) -> Place {
+        self.word = true;
+        place
+    }
+
     fn end_word(&mut self, command: bool) -> Place {
+        let names = self.word && !self.redirected && !precedes_command(&self.current);
         self.operands = !command && (self.operands || self.current == "--");
-        self.named = !command && (self.named || self.word);
+        self.named = !command && (self.named || names);
+        self.redirected = !command && self.redirected && !self.word;
         self.word = false;
         self.current.clear();
         Place::Plain
+    }
+
+    /// The next word is the name of a file; a number before it is a descriptor.
+    fn redirect(&mut self) -> Place {
+        if self.current.bytes().all(|byte| byte.is_ascii_digit()) {
+            self.word = false;
+        }
+        let place = self.end_word(false);
+        self.redirected = true;
+        place
     }
 
     /// A value stands here.
@@ -155,7 +179,7 @@ impl Reader {
 
     /// Whether both are at the same kind of place.
     pub fn agrees(&self, other: &Self) -> bool {
-        self.place == other.place && self.named == other.named
+        self.place == other.place && self.named == other.named && self.redirected == other.redirected
     }
 
     /// Whether the word has no character yet.
@@ -193,6 +217,16 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Whether a word stands before the name of a command and is none: a variable
+/// for it, or a word of the shell's grammar.
+fn precedes_command(word: &str) -> bool {
+    const KEYWORDS: [&str; 10] = ["!", "{", "if", "then", "elif", "else", "while", "until", "do", "time"];
+    let assigns = word.split_once('=').is_some_and(|(name, _)| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    });
+    assigns || KEYWORDS.contains(&word)
 }
 
 #[cfg(test)]
@@ -236,6 +270,13 @@ mod tests {
             "echo ${a:-{{x}}}",
             "echo \"$(f {{x}})\"",
             "echo ${{x}}",
+            "A=1 {{x}}",
+            "A=1 B={{x}} {{x}}",
+            ">f {{x}}",
+            "2> f {{x}}",
+            "! {{x}}",
+            "if {{x}}",
+            "f; \\\n{{x}}",
         ] {
             let text = text.replace("$(( {{", "$((1+ {{");
             assert!(shell(&text, json!("a")).is_err(), "{text}");
@@ -251,6 +292,12 @@ mod tests {
             assert!(shell(text, json!("-rf")).is_err(), "{text}");
         }
         assert!(shell("f {{x}}-e", json!("")).is_err());
+        for hidden in ["f \\\n{{x}}", "f a \\\n  {{x}}", "f \"\"{{x}}", "f ''{{x}}"] {
+            assert!(shell(hidden, json!("-rf")).is_err(), "{hidden}");
+        }
+        for plain in ["f >g {{x}}", "A=1 f {{x}}", "f 2>&1 {{x}}", "if f {{x}}", "f a=1 {{x}}"] {
+            assert!(shell(plain, json!("a")).is_ok(), "{plain}");
+        }
         assert!(shell("f {{x}}", json!(["a", "-e"])).is_err());
         for text in ["f -- {{x}}", "f --x={{x}}", "f ./{{x}}", "f \"a\"{{x}}", "f -- {{empty}}{{x}}"] {
             assert!(shell(text, json!("-rf")).is_ok(), "{text}");

@@ -269,12 +269,15 @@ fn decode(text: &str) -> Vec<u8> {
     decoded
 }
 
+/// How often a segment is decoded: no row of servers behind servers is longer.
+const DECODED_MAX: usize = 8;
+
 /// Whether a segment is, or could be taken for, a way out of its place: decoded
-/// as often as it can be, as servers behind servers do, it has a part that is
-/// `.` or `..`.
+/// as servers behind servers do, it has a part that is `.` or `..`, or it can be
+/// decoded so often that nobody knows what it will be.
 fn climbs(segment: &str) -> bool {
     let mut text = Cow::Borrowed(segment);
-    loop {
+    for _ in 0..DECODED_MAX {
         let mut parts = text.split(['/', '\\']).map(|part| part.split(';').next().unwrap_or_default());
         if parts.any(|part| matches!(part, "." | "..")) {
             return true;
@@ -285,6 +288,7 @@ fn climbs(segment: &str) -> bool {
         }
         text = Cow::Owned(decoded);
     }
+    true
 }
 
 #[cfg(test)]
@@ -318,6 +322,12 @@ mod tests {
         check("http://h/", json!(7), "http://h/");
         check("https://{{env.HOST}}:8443/v1/{{x}}", json!("a"), "https://api.example.com:8443/v1/a");
         check("http://u:p@h/a b/{{x}}", json!("c"), "http://u:p@h/a%20b/c");
+    }
+
+    #[test]
+    fn a_value_that_decodes_for_ever_is_refused_at_once() {
+        is_refused("http://h/a/{{x}}", json!(format!("%{}2e%2e", "25".repeat(500_000))));
+        check("http://h/{{x}}", json!("100%25"), "http://h/100%2525");
     }
 
     #[test]
