@@ -49,7 +49,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const NODE_ID: &str = "local";
 /// What `up` manages carries this label; what has it and is no longer in the
 /// files is deleted.
-const SOURCE_LABEL: (&str, &str) = ("magictunnel/source", "up");
+pub const SOURCE_LABEL: (&str, &str) = ("magictunnel/source", "up");
 const DEMO_LABEL: (&str, &str) = ("magictunnel/demo", "true");
 
 /// If this process is the guard of a server that `up` runs: its exit code.
@@ -127,8 +127,8 @@ impl Up<'_> {
         let mut client = Client::connect(server).await?;
         // From before the first reading, so that no change falls in between.
         let changes = self.source.as_ref().map(Source::watch).transpose()?;
-        self.bring_in(&mut client).await?;
-        let fleet = summary::settled(&mut client, SETTLE_TIMEOUT).await?;
+        let generation = self.bring_in(&mut client).await?;
+        let fleet = summary::settled(&mut client, generation, SETTLE_TIMEOUT).await?;
         if self.context.format() == Format::Json {
             self.context.output.value(record)?;
         }
@@ -136,6 +136,7 @@ impl Up<'_> {
             dir: &self.dir,
             record,
             followed: self.source.as_ref().map(Source::name),
+            tools: self.followed.as_ref().map_or(0, Followed::tools),
             took: start.elapsed(),
         };
         self.context.output.say(summary::render(&about, &fleet));
@@ -147,11 +148,13 @@ impl Up<'_> {
         }
     }
 
-    async fn bring_in(&mut self, client: &mut Client) -> Result<(), Failure> {
+    /// At least this generation then holds what was asked for.
+    async fn bring_in(&mut self, client: &mut Client) -> Result<u64, Failure> {
+        let mut generation = 0;
         match &mut self.followed {
             Some(followed) => {
                 let prune = [(SOURCE_LABEL.0.to_owned(), SOURCE_LABEL.1.to_owned())].into();
-                followed.begin(client, prune, "files of mtctl up").await?;
+                generation = followed.begin(client, prune, "files of mtctl up").await?.generation;
             }
             None if self.args.import.is_empty() => self.demo(client).await?,
             None => {}
@@ -167,7 +170,7 @@ impl Up<'_> {
             };
             import::bring_in(self.context, client, &args).await?;
         }
-        Ok(())
+        Ok(generation)
     }
 
     /// Serves the demo where nothing is configured, and keeps it running with
@@ -354,7 +357,7 @@ fn check_doors(args: &UpArgs) -> Result<(), Failure> {
     match doors.into_iter().find(open) {
         Some((option, address)) if !args.insecure => {
             Err(Failure::new(Exit::Usage, format!("{option} {address} can be reached from other machines"))
-                .cause("there is no TLS and no login in this version")
+                .cause("there is no TLS in this version, so keys and tokens could be read on the way")
                 .try_this("a loopback address such as 127.0.0.1")
                 .try_this("--insecure, if the network keeps strangers out"))
         }

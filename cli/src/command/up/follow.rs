@@ -13,7 +13,10 @@ use std::{
 
 use mt_capabilities::{Library, Touched, default_gateway};
 use mt_proto::{
-    pb::{control as pb, resource::Resource},
+    pb::{
+        control as pb,
+        resource::{Resource, resource::Spec},
+    },
     resource::{Key, Kind},
 };
 use parking_lot::Mutex;
@@ -78,6 +81,15 @@ impl Followed {
         let answer = self.send(client, request).await?;
         self.library.lock().told();
         Ok(answer)
+    }
+
+    /// In tool sets of the files.
+    pub fn tools(&self) -> usize {
+        let count = |resource: &Resource| match &resource.spec {
+            Some(Spec::ToolSet(tool_set)) if !tool_set.disabled => tool_set.tools.len(),
+            _ => 0,
+        };
+        self.library.lock().resources().iter().map(count).sum()
     }
 
     fn wants_gateway(&self) -> bool {

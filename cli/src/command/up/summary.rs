@@ -25,6 +25,8 @@ pub struct About<'a> {
     pub dir: &'a Path,
     pub record: &'a Record,
     pub followed: Option<String>,
+    /// In tool sets that come from what is followed.
+    pub tools: usize,
     pub took: Duration,
 }
 
@@ -38,8 +40,11 @@ pub struct Fleet {
 impl Fleet {
     /// Whether waiting longer would show something else: a node that is not up
     /// to date, or a backend that is still starting or not listed yet.
-    fn is_settled(&self) -> bool {
+    fn is_settled(&self, generation: u64) -> bool {
         let head = self.nodes.generation;
+        if head < generation {
+            return false;
+        }
         let synced = self.nodes.nodes.iter().any(|node| Sync::of(node, head) == Sync::Synced);
         synced && self.backends.iter().all(is_settled)
     }
@@ -54,15 +59,16 @@ pub fn is_settled(backend: &pb::FleetBackend) -> bool {
     }
 }
 
-/// Waits until nothing is on its way any more, or the time is up.
+/// Waits until a generation is in service and nothing is on its way any more, or
+/// the time is up.
 ///
 /// # Errors
 /// When the control plane does not answer.
-pub async fn settled(client: &mut Client, limit: Duration) -> Result<Fleet, Failure> {
+pub async fn settled(client: &mut Client, generation: u64, limit: Duration) -> Result<Fleet, Failure> {
     let start = Instant::now();
     loop {
         let fleet = Fleet { nodes: client.nodes().await?, backends: client.backends().await? };
-        if start.elapsed() >= limit || fleet.is_settled() {
+        if start.elapsed() >= limit || fleet.is_settled(generation) {
             return Ok(fleet);
         }
         tokio::time::sleep(POLL).await;
@@ -87,7 +93,8 @@ pub fn render(about: &About, fleet: &Fleet) -> String {
     line(true, "health", &host(&record.http), &format!("and {}", host(&record.admin)));
     let troubled: Vec<_> = fleet.backends.iter().filter(|backend| is_troubled(backend)).collect();
     line(troubled.is_empty(), "backends", &by_state(&fleet.backends), "");
-    line(true, "tools", &tools(&fleet.backends).to_string(), "");
+    let listed = usize::try_from(tools(&fleet.backends)).unwrap_or(usize::MAX);
+    line(true, "tools", &listed.saturating_add(about.tools).to_string(), "");
     for backend in troubled.iter().take(NAMED_MAX) {
         let (state, reason) = worst(backend);
         let name = escape(&backend.backend);
@@ -152,6 +159,7 @@ mod tests {
             dir: Path::new("/data"),
             record: &record,
             followed: Some("./capabilities".into()),
+            tools: 2,
             took: Duration::from_millis(420),
         };
         let node = pb::NodeStatus { connected: true, generation_acked: 1, ..Default::default() };
@@ -172,7 +180,7 @@ mod tests {
         ✓ node           http://127.0.0.1:3001/mcp    for MCP clients
         ✓ health         127.0.0.1:7002               and 127.0.0.1:9901
         ! backends       1 ready · 1 unavailable
-        ✓ tools          4
+        ✓ tools          6
           git unavailable: no program uvx
 
         Next:  mtctl call demo_echo message=hello
