@@ -244,6 +244,9 @@ fn complete(tool: &str, arguments: &Map<String, Value>, schema: &Value) -> Resul
     let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
     let missing: Vec<&str> =
         required.iter().filter_map(Value::as_str).filter(|name| !arguments.contains_key(*name)).collect();
+    if let Some(mistyped) = mistyped(tool, arguments, schema) {
+        return Err(mistyped);
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -252,6 +255,16 @@ fn complete(tool: &str, arguments: &Map<String, Value>, schema: &Value) -> Resul
     let given = if arguments.is_empty() { "" } else { " …" };
     Err(Failure::new(Exit::Usage, format!("{noun}: {}", missing.join(", ")))
         .try_this(format!("mtctl call {tool}{given} {}", wanted.join(" "))))
+}
+
+/// An argument that the tool does not have, where it has one of nearly that name.
+fn mistyped(tool: &str, arguments: &Map<String, Value>, schema: &Value) -> Option<Failure> {
+    let properties = schema["properties"].as_object()?;
+    arguments.keys().filter(|key| !properties.contains_key(*key)).find_map(|key| {
+        let meant = near(key, &mut properties.keys().map(String::as_str))?;
+        let failure = Failure::new(Exit::Usage, format!("{tool} has no argument {key:?}"));
+        Some(failure.try_this(format!("{meant}=…")).note("--json sends whatever it is given"))
+    })
 }
 
 /// Why a text is not the JSON that is wanted, for whoever has typed it.
@@ -434,6 +447,16 @@ mod tests {
         let failure = complete("add", &given(json!({"a": 1})), &schema).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.render(Format::Table).contains("mtctl call add … b=…"));
+    }
+
+    #[test]
+    fn an_argument_that_is_nearly_one_of_the_tool_is_not_sent() {
+        let schema = json!({"properties": {"ignore_case": {}}});
+        let given = |key: &str| Map::from_iter([(key.to_owned(), json!(true))]);
+        let failure = complete("search", &given("ignorecase"), &schema).unwrap_err();
+        assert!(failure.render(Format::Table).contains("ignore_case=…"));
+        assert!(complete("search", &given("something"), &schema).is_ok());
+        assert!(complete("search", &given("something"), &json!({})).is_ok());
     }
 
     #[test]

@@ -7,10 +7,10 @@ use mt_proto::{
 };
 use tonic::Code;
 
-use super::{Context, settle};
+use super::{Context, settle, up::SOURCE_LABEL};
 use crate::{
     client::{self, Client},
-    output::Failure,
+    output::{Failure, WARN},
 };
 
 /// How often a change is tried again that somebody else came before.
@@ -39,6 +39,11 @@ pub async fn resource(
         if before == Some(&after) {
             return Ok(head);
         }
+        if before.is_some_and(comes_from_files) {
+            context.output.say(format_args!(
+                "{WARN}{kind} {name} comes from the files of `mtctl up`{WARN:#}: when they are read again, this change is lost; make it in the file"
+            ));
+        }
         let request = ApplyRequest {
             resources: vec![after],
             expected_generation: head,
@@ -54,4 +59,10 @@ pub async fn resource(
     };
     settle::settle(context, &mut client, generation).await;
     Ok(generation)
+}
+
+/// Whether `mtctl up` reads it again and again.
+fn comes_from_files(resource: &Resource) -> bool {
+    let (key, value) = SOURCE_LABEL;
+    resource.metadata.as_ref().is_some_and(|metadata| metadata.labels.get(key).is_some_and(|v| v == value))
 }

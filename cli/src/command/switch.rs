@@ -44,8 +44,12 @@ pub async fn run(context: &Context, args: &SwitchArgs, on: bool) -> Result<Exit,
             .collect();
         context.output.value(&changed)?;
     }
+    let what = match args.tool.as_slice() {
+        [] => String::new(),
+        tools => format!("{} ", tools.join(", ")),
+    };
     for (name, generation) in args.names.iter().zip(generations) {
-        context.output.say(format_args!("generation {generation}: {kind} {name}: {verb}d"));
+        context.output.say(format_args!("generation {generation}: {kind} {name}: {what}{verb}d"));
     }
     Ok(Exit::Ok)
 }

@@ -208,6 +208,11 @@ fn header_of(
             Ok(pieces) if pieces.is_empty() => return Ok(None),
             Ok(pieces) => {
                 let line = pieces.header()?;
+                if pieces.is_literal() {
+                    // What the environment holds may be as secret as a secret.
+                    let words = line.split_ascii_whitespace();
+                    secrets.extend(words.filter(|word| !template.text().contains(word)).map(str::to_owned));
+                }
                 HeaderValue::from_bytes(line.as_bytes()).map_err(|_| {
                     Failure::new(Reason::InvalidArguments, format!("the header {name} cannot hold this"))
                 })?

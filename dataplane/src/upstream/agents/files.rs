@@ -59,8 +59,11 @@ pub enum ReadError {
 pub type Fingerprint = Option<(u64, u64, i64, (i64, i64), (i64, i64))>;
 
 impl Files {
+    /// A relative directory is one beneath the working directory as it is now.
     pub fn beneath(root: &Path) -> Arc<Self> {
-        Arc::new(Self { root: root.to_owned(), watch: Watch::default() })
+        // Changes are told of by absolute paths.
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        Arc::new(Self { root, watch: Watch::default() })
     }
 
     /// The bytes of a file.

@@ -86,7 +86,7 @@ pub fn read(kind: &PgTypeInfo, bytes: &[u8]) -> Option<Value> {
         "TIME" => time(int8(bytes)?)?.into(),
         "TIMETZ" => {
             let (micros, west) = bytes.split_at_checked(8)?;
-            format!("{}{}", time(int8(micros)?)?, offset(-int4(west)?)).into()
+            format!("{}{}", time(int8(micros)?)?, offset(int4(west)?.checked_neg()?)).into()
         }
         "TIMESTAMP" => timestamp(int8(bytes)?, false)?,
         "TIMESTAMPTZ" => timestamp(int8(bytes)?, true)?,
@@ -160,7 +160,7 @@ fn time(micros: i64) -> Option<String> {
 }
 
 fn offset(east_seconds: i32) -> String {
-    let (sign, seconds) = (if east_seconds < 0 { '-' } else { '+' }, east_seconds.abs());
+    let (sign, seconds) = (if east_seconds < 0 { '-' } else { '+' }, east_seconds.unsigned_abs());
     format!("{sign}{:02}:{:02}", seconds / 3_600, seconds / 60 % 60)
 }
 

@@ -6,7 +6,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor};
 use serde_json::Value;
 
 use super::super::fields::Fields;
-use super::{Credential, Text};
+use super::{Credential, Text, request};
 use crate::{
     descriptors,
     resource::check::quoted,
@@ -228,6 +228,12 @@ fn metadata(fields: &mut Fields<'_, '_>) -> Vec<(String, Text)> {
                 fields.problem("metadata", message, None);
             } else if RESERVED.contains(&name.as_str()) || name.starts_with("grpc-") {
                 fields.problem("metadata", format!("gRPC itself sets {}", quoted(&name)), None);
+            } else if request::is_identity_header(&name)
+                && matches!(&value, Text::Template(template) if !request::is_fixed(template))
+            {
+                let message = format!("an argument decides about {}, which says who is asking", quoted(&name));
+                let hint = "write the text itself, `{{env.NAME}}` or `{secret: name}`";
+                fields.problem("metadata", message, Some(hint.to_owned()));
             }
             (name, value)
         })

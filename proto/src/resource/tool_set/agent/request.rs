@@ -255,7 +255,7 @@ pub(super) fn check_header(name: &str, value: &Text) -> Option<(String, Option<S
     None
 }
 
-fn is_identity_header(lower: &str) -> bool {
+pub(super) fn is_identity_header(lower: &str) -> bool {
     IDENTITY_HEADERS.contains(&lower) || lower.starts_with("x-forwarded-")
 }
 
