@@ -161,6 +161,8 @@ All of it is taken, or none.
 Examples:
   mtctl apply -f backend.yaml
   mtctl apply -f ./capabilities --dry-run
+  mtctl apply -f './caps/**/*.yaml' -f '!./caps/drafts/**'
+  mtctl apply -f ./caps --watch             # and go on with every change
   mtctl apply -f ./team-a --prune-label team=a -m 'new search server'
   cat backend.yaml | mtctl apply -f - --if-generation 41";
 
