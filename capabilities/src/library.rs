@@ -228,6 +228,11 @@ impl Library {
         self.pending.clear();
     }
 
+    /// Whether no file gives anything.
+    pub fn is_empty(&self) -> bool {
+        self.givers.is_empty()
+    }
+
     /// Whether any file gives a resource of this kind.
     pub fn has(&self, kind: Kind) -> bool {
         self.givers.keys().any(|key| key.kind == kind)
@@ -290,7 +295,7 @@ fn look(file: &Path, held: Option<&Held>, sure: bool) -> Look {
 fn stamp(metadata: &fs::Metadata) -> Option<Stamp> {
     let modified = metadata.modified().ok()?;
     let is_old = modified.elapsed().is_ok_and(|age| age > FRESH);
-    is_old.then(|| Stamp { modified, bytes: metadata.len() })
+    is_old.then_some(Stamp { modified, bytes: metadata.len() })
 }
 
 #[cfg(test)]

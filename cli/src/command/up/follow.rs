@@ -193,6 +193,10 @@ impl Followed {
 
     /// None if there is nothing to be changed.
     async fn change(&mut self, client: &mut Client) -> Result<Option<pb::ApplyResponse>, Failure> {
+        if self.library.lock().is_empty() {
+            // More often an accident than a wish.
+            return Err(Failure::new(Exit::Usage, "the files have no resources any more"));
+        }
         let wrong = |mistakes: Vec<_>| manifests::report(&mistakes, "the files contradict each other");
         let mut pending = self.library.lock().pending().map_err(wrong)?;
         let wants_gateway = self.wants_gateway();
