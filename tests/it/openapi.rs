@@ -153,7 +153,7 @@ async fn the_smart_description_keeps_within_the_limits_of_custom_gpts() {
             "name": format!("tool_{number}"),
             "description": "Ä".repeat(1_000),
             "inputSchema": {"type": "object", "properties": {"text": {"type": "string", "description": "p".repeat(1_000)}}},
-            "annotations": {"readOnlyHint": number % 2 == 0},
+            "annotations": {"readOnlyHint": number.is_multiple_of(2)},
             "routing": {"type": "subprocess", "config": {"command": "echo", "args": ["{{text}}"]}},
         })
     };

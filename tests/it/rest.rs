@@ -22,7 +22,7 @@ const MIB: usize = 1 << 20;
 /// A node with an MCP server and a tool set behind two gateways: the default one,
 /// and `closed`, which wants a key.
 pub struct World {
-    pub fixture: Fixture,
+    _fixture: Fixture,
     pub cluster: Cluster,
     pub key: String,
 }
@@ -88,7 +88,7 @@ impl World {
         shows_tool(&cluster.nodes[0].url("default"), "echo").await;
         let key = printed(&cluster.mtctl(&["principal", "create", "ada"]).await);
         cluster.in_service(cluster.control.head().await).await;
-        Self { fixture, cluster, key: key.trim().to_owned() }
+        Self { _fixture: fixture, cluster, key: key.trim().to_owned() }
     }
 
     pub fn node(&self) -> &Node {

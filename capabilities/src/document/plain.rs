@@ -26,7 +26,7 @@ const NAME_DEFAULT: &str = "tools";
 /// another program's configuration is one only if it has tools.
 pub fn is_plain(node: &Node) -> bool {
     let has = |key: &&str| node.get(key).is_some();
-    has(&"tools") || (CONTENT.iter().any(|key| has(key)) && !FOREIGN.iter().any(|key| has(key)))
+    has(&"tools") || (CONTENT.iter().any(&has) && !FOREIGN.iter().any(has))
 }
 
 /// Whether it is one that is named by its file.
