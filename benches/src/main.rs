@@ -13,6 +13,7 @@ mod backend;
 mod floor;
 mod listen;
 mod load;
+mod loading;
 mod process;
 mod report;
 mod system;
@@ -35,6 +36,8 @@ enum Command {
     /// Let clients whose ids and progress tokens collide call through a node, and
     /// count what reaches the wrong one.
     Misroutes(MisroutesArgs),
+    /// Load capability files, beside a bare parse of them.
+    Load(loading::LoadArgs),
     /// Serve the backend that is measured (started by `run`).
     Backend {
         #[arg(long, default_value_t = 4)]
@@ -81,6 +84,7 @@ fn main() -> anyhow::Result<()> {
     match args.command {
         Command::Backend { tools, lines: true } => runtime.block_on(backend::serve_lines(tools)),
         Command::Backend { tools, lines: false } => runtime.block_on(backend::serve(tools)),
+        Command::Load(args) => loading::run(&args),
         Command::Misroutes(args) => runtime.block_on(misroutes(&args)),
         Command::Floor { to } => runtime.block_on(floor::serve(to)),
         Command::Run(run) => runtime.block_on(measure(run)),

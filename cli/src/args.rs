@@ -12,9 +12,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mt_proto::resource::Kind;
 
+pub use generate::{BackendArgs, Choice, DescribedArgs, GenerateCommand, Target};
 #[cfg(test)]
 pub use help::try_parse;
-pub use generate::{BackendArgs, Choice, DescribedArgs, GenerateCommand, Target};
 pub use help::{command, exit_codes, parse};
 pub use manage::{StatsArgs, SwitchArgs, Switchable, VisibilityArgs};
 

@@ -225,7 +225,9 @@ async fn forward_within(
     let session = call.client.events.clone();
     let edited = |caller: &Caller| {
         let logs_per_minute = node.settings.log_messages_per_minute;
-        caller.of_member(backend, view.wraps_uris_of(backend)).limiting_logs(logs_per_minute, session.as_ref())
+        caller
+            .of_member(backend, view.wraps_uris_of(backend))
+            .limiting_logs(logs_per_minute, session.as_ref())
     };
     // What the backend says outside of calls reaches the session edited too.
     if let Some(events) = &session {

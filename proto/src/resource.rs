@@ -35,6 +35,7 @@ pub use set::{Compiled, ResourceSet, references};
 pub use template::{InvalidTemplate, NameTemplate};
 pub use tool_set::{
     Address, Agent, BoundResource, Content, Credential, Database, GraphQl, Grpc, Http, Llm, Mcp, Prompt,
-    PromptArgument, PromptContent, PromptMessage, Role, Sse, Subprocess, Text, Tool, ToolSet, WebSocket, agent,
+    PromptArgument, PromptContent, PromptMessage, Role, Sse, Subprocess, Text, Tool, ToolSet, WebSocket,
+    agent,
 };
 pub use version::version_of;

@@ -78,7 +78,13 @@ fn a_node_gets_the_backends_of_tools_under_other_names_with_their_secrets() {
             let keys: Vec<String> = part.iter().map(|(key, _)| key.to_string()).collect();
             assert_eq!(
                 keys,
-                ["gateway/default", "backend/time", "tool-set/tools", "secret/model-key", "secret/time-token"]
+                [
+                    "gateway/default",
+                    "backend/time",
+                    "tool-set/tools",
+                    "secret/model-key",
+                    "secret/time-token"
+                ]
             );
             let compiled = part.compile().unwrap_or_else(|problems| panic!("{problems:#?}"));
             assert!(compiled.backends.contains_key("time"));

@@ -278,7 +278,10 @@ async fn refused(response: Response, request: &Request) -> Trouble {
     let body = read(response, COMPLAINT_BYTES_MAX).await.unwrap_or_default();
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     let said = Complaint::of(&value).map(|complaint| complaint.message);
-    let said = client::excerpt(&said.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned()), &request.secrets);
+    let said = client::excerpt(
+        &said.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned()),
+        &request.secrets,
+    );
     let with = |text: String| if said.is_empty() { text } else { format!("{text}: {said}") };
     match status {
         // Providers repeat a part of the key here.

@@ -231,7 +231,8 @@ fn metadata(fields: &mut Fields<'_, '_>) -> Vec<(String, Text)> {
             } else if request::is_identity_header(&name)
                 && matches!(&value, Text::Template(template) if !request::is_fixed(template))
             {
-                let message = format!("an argument decides about {}, which says who is asking", quoted(&name));
+                let message =
+                    format!("an argument decides about {}, which says who is asking", quoted(&name));
                 let hint = "write the text itself, `{{env.NAME}}` or `{secret: name}`";
                 fields.problem("metadata", message, Some(hint.to_owned()));
             }
