@@ -8,7 +8,7 @@ use std::{
     env,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use clap::Parser;
@@ -157,8 +157,6 @@ pub enum Invalid {
     LabelTwice { key: String },
     #[error("a node has at most {LABELS_MAX} labels, these are {count}")]
     Labels { count: usize },
-    #[error("there is no directory {}; give the one of the files that resources are with --files-dir", path.display())]
-    FilesDir { path: PathBuf },
     #[error("{name:?} is not the name of a gateway")]
     Gateway { name: String },
     #[error("{url:?} is not a URL that clients can use, such as http://10.0.0.7:3001")]
@@ -170,10 +168,6 @@ pub enum Invalid {
          take a loopback address, or add --insecure if the network in front of it is trusted"
     )]
     Exposed { address: SocketAddr },
-}
-
-fn files_dir(path: &Path) -> Result<PathBuf, Invalid> {
-    if path.is_dir() { Ok(path.to_owned()) } else { Err(Invalid::FilesDir { path: path.to_owned() }) }
 }
 
 impl Args {
@@ -204,7 +198,7 @@ impl Args {
             relay_advertise: self.relay_advertise.as_deref().map(relay_advertise).transpose()?,
             cache_dir: self.cache_dir.clone().or_else(|| cache_dir(kept_by, |name| env::var_os(name))),
             settings: Settings {
-                files_dir: files_dir(&self.files_dir)?,
+                files_dir: self.files_dir.clone(),
                 log_messages_per_minute: NonZeroU32::new(self.log_messages_per_minute),
             },
             labels: labels(&self.labels)?,

@@ -3,8 +3,8 @@
 
 pub mod database;
 pub mod graphql;
-pub mod http;
 pub mod grpc;
+pub mod http;
 pub mod llm;
 pub mod mcp;
 pub mod sse;

@@ -223,7 +223,7 @@ mod tests {
         backend/git      NEW       npx -y pkg  TOKEN
         backend/same     SAME      http://a/   -
         backend/other    CONFLICT  http://c/   -
-        gateway/default  NEW       1 member    -
+        gateway/default  NEW       2 members   -
         ");
         assert!(
             !format!("{}{}", plan.table(), plan.to_value()).contains("hunter2"),

@@ -63,6 +63,9 @@ impl Files {
     pub fn beneath(root: &Path) -> Arc<Self> {
         // Changes are told of by absolute paths.
         let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        if !root.is_dir() {
+            tracing::warn!(directory = %root.display(), "the directory of files is not there yet");
+        }
         Arc::new(Self { root, watch: Watch::default() })
     }
 
