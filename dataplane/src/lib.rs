@@ -20,7 +20,7 @@ pub mod downstream;
 pub mod gateway;
 pub mod link;
 pub mod lister;
-pub mod mcp;
+pub use mt_mcp as mcp;
 pub mod metrics;
 pub mod node;
 pub mod relay;

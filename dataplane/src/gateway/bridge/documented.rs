@@ -8,7 +8,7 @@ use crate::mcp::{
 };
 
 const DOCUMENT: &str = include_str!("../../../../docs/mcp.md");
-const VERSIONS: &str = include_str!("../../mcp/version.rs");
+const VERSIONS: &str = include_str!("../../../mcp/src/version.rs");
 
 /// What the code asks of a revision, by its name.
 type Predicate = (&'static str, fn(V) -> bool);

@@ -6,11 +6,11 @@
 
 use bytes::Bytes;
 
-use crate::mcp::id::RawId;
-use crate::mcp::method::Method;
-use crate::mcp::params::Params;
-pub use crate::mcp::patch::Patch;
-use crate::mcp::text;
+use crate::id::RawId;
+use crate::method::Method;
+use crate::params::Params;
+pub use crate::patch::Patch;
+use crate::text;
 
 /// Something that writes itself as one JSON value.
 pub trait Raw {
@@ -145,8 +145,8 @@ impl Object {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::error::RpcError;
-    use crate::mcp::scan::Limits;
+    use crate::error::RpcError;
+    use crate::scan::Limits;
 
     fn text(bytes: &Bytes) -> &str {
         std::str::from_utf8(bytes).unwrap()

@@ -6,10 +6,10 @@
 
 use bytes::Bytes;
 
-use crate::mcp::params::{Index, Key};
-use crate::mcp::scan::{Limits, ParseError, Reason, Scanner, Span};
-use crate::mcp::splice::Raw;
-use crate::mcp::text;
+use crate::params::{Index, Key};
+use crate::scan::{Limits, ParseError, Reason, Scanner, Span};
+use crate::splice::Raw;
+use crate::text;
 
 /// Edits on one object of which the bytes are known to be valid.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ impl Patch {
         Ok(Self { base: object.slice(span.range()), known: None, edits: Vec::new() })
     }
 
-    pub(super) fn of_params(base: Bytes, index: Index) -> Self {
+    pub(crate) fn of_params(base: Bytes, index: Index) -> Self {
         Self { base, known: Some(index), edits: Vec::new() }
     }
 
@@ -340,7 +340,7 @@ mod tests {
     use serde_json::{Map, Value};
 
     use super::*;
-    use crate::mcp::params::Params;
+    use crate::params::Params;
 
     fn check(object: &'static str, edit: impl Fn(Patch) -> Patch, expected: &str) {
         let object = Bytes::from_static(object.as_bytes());

@@ -10,10 +10,10 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::mcp::id::RawId;
-use crate::mcp::patch::Patch;
-use crate::mcp::scan::{Limits, ParseError, Quoted, Reason, Scanner, Span};
-use crate::mcp::text;
+use crate::id::RawId;
+use crate::patch::Patch;
+use crate::scan::{Limits, ParseError, Quoted, Reason, Scanner, Span};
+use crate::text;
 
 macro_rules! keys {
     ($($variant:ident $wire:literal)*) => {
@@ -74,11 +74,11 @@ const KEYS: usize = Key::ALL.len();
 
 /// Where the members are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Index {
+pub(crate) struct Index {
     spans: [Span; KEYS],
-    pub(super) members: u32,
+    pub(crate) members: u32,
     /// The first key that differs from one of ours only in case.
-    pub(super) odd_case: Option<u32>,
+    pub(crate) odd_case: Option<u32>,
 }
 
 /// No value is empty, so an empty span is none.
@@ -87,13 +87,13 @@ const NONE: Span = Span { start: 0, end: 0 };
 impl Index {
     const EMPTY: Self = Self { spans: [NONE; KEYS], members: 0, odd_case: None };
 
-    pub(super) fn get(&self, key: Key) -> Option<Span> {
+    pub(crate) fn get(&self, key: Key) -> Option<Span> {
         let span = self.spans[key as usize];
         (span != NONE).then_some(span)
     }
 
     /// Reads an object at the scanner and notes its members.
-    pub(super) fn read(scanner: &mut Scanner<'_>, bytes: &[u8]) -> Result<Self, ParseError> {
+    pub(crate) fn read(scanner: &mut Scanner<'_>, bytes: &[u8]) -> Result<Self, ParseError> {
         let mut index = Self::EMPTY;
         let mut more = scanner.open_object()?;
         while more {
@@ -117,7 +117,7 @@ impl Index {
     }
 
     /// The same, seen from `start` of the text.
-    pub(super) fn relative_to(mut self, start: u32) -> Self {
+    pub(crate) fn relative_to(mut self, start: u32) -> Self {
         for span in &mut self.spans {
             if *span != NONE {
                 *span = Span { start: span.start - start, end: span.end - start };
@@ -179,7 +179,7 @@ impl Params {
         Ok(Self { raw: Some(raw.slice(start..end)), index: index.relative_to(start as u32) })
     }
 
-    pub(super) fn new(raw: Bytes, index: Index) -> Self {
+    pub(crate) fn new(raw: Bytes, index: Index) -> Self {
         Self { raw: Some(raw), index }
     }
 

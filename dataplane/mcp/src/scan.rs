@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-pub use crate::mcp::reason::{BadMessage, ParseError, Reason};
+pub use crate::reason::{BadMessage, ParseError, Reason};
 
 /// The deepest nesting that any limits allow; the message itself is depth 1.
 pub const DEPTH_MAX: u32 = 64;
@@ -98,7 +98,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a part again that has been read before with success.
-    pub(super) fn resume(text: &'a [u8], at: usize) -> Self {
+    pub(crate) fn resume(text: &'a [u8], at: usize) -> Self {
         let limits = Limits { tokens_max: u32::MAX, ..Limits::BACKEND };
         Self { text, at, depth: 0, tokens: 0, limits }
     }

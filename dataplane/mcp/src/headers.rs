@@ -11,9 +11,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::mcp::error::RpcError;
-use crate::mcp::method::Method;
-use crate::mcp::params::Params;
+use crate::error::RpcError;
+use crate::method::Method;
+use crate::params::Params;
 
 pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -165,7 +165,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::mcp::scan::Limits;
+    use crate::scan::Limits;
 
     fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();

@@ -6,12 +6,12 @@
 
 use bytes::Bytes;
 
-use crate::mcp::error::{RpcError, code};
-use crate::mcp::id::{ID_BYTES_MAX, RESPONSE_ID_BYTES_MAX, RawId};
-use crate::mcp::method::Method;
-use crate::mcp::params::{Index, Params};
-use crate::mcp::scan::{BadMessage, Limits, ParseError, Quoted, Reason, Scanner, Span};
-use crate::mcp::text;
+use crate::error::{RpcError, code};
+use crate::id::{ID_BYTES_MAX, RESPONSE_ID_BYTES_MAX, RawId};
+use crate::method::Method;
+use crate::params::{Index, Params};
+use crate::scan::{BadMessage, Limits, ParseError, Quoted, Reason, Scanner, Span};
+use crate::text;
 
 /// The most messages in one batch.
 pub const BATCH_MAX: usize = 100;
@@ -279,7 +279,7 @@ mod tests {
     use serde_json::{Map, Value};
 
     use super::*;
-    use crate::mcp::params::Key;
+    use crate::params::Key;
 
     fn parse(text: &str) -> Result<Message, BadMessage> {
         Message::parse(Bytes::copy_from_slice(text.as_bytes()), Limits::CLIENT)

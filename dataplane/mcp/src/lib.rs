@@ -23,7 +23,6 @@ pub mod method;
 pub mod params;
 pub mod patch;
 pub mod reason;
-pub mod routed;
 pub mod scan;
 pub mod splice;
 pub mod sse;

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::mcp::text;
+use crate::text;
 
 /// The longest id a peer may use for its own requests, quotes included.
 pub const ID_BYTES_MAX: usize = 256;

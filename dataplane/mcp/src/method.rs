@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use crate::mcp::params::Key;
-use crate::mcp::version::ProtocolVersion::{self, *};
+use crate::params::Key;
+use crate::version::ProtocolVersion::{self, *};
 
 /// Who sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +186,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::mcp::version;
+    use crate::version;
 
     #[test]
     fn every_method_is_written_as_it_is_read() {

@@ -1,6 +1,6 @@
 //! Why bytes are refused as a message: each reason once, with its place.
 
-use crate::mcp::id::RawId;
+use crate::id::RawId;
 
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

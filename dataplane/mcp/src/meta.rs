@@ -8,13 +8,13 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::mcp::error::RpcError;
-use crate::mcp::id::{ID_BYTES_MAX, RawId};
-use crate::mcp::params::{Key, Params};
-use crate::mcp::scan::{Limits, ParseError, Reason, Scanner, Span};
-use crate::mcp::splice::{Object, Raw};
-use crate::mcp::text;
-use crate::mcp::version::{self, Era, ProtocolVersion};
+use crate::error::RpcError;
+use crate::id::{ID_BYTES_MAX, RawId};
+use crate::params::{Key, Params};
+use crate::scan::{Limits, ParseError, Reason, Scanner, Span};
+use crate::splice::{Object, Raw};
+use crate::text;
+use crate::version::{self, Era, ProtocolVersion};
 
 /// The keys of `_meta`.
 pub mod key {

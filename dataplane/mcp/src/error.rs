@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::mcp::splice::Raw;
-use crate::mcp::text;
-use crate::mcp::version::{Era, ProtocolVersion};
+use crate::splice::Raw;
+use crate::text;
+use crate::version::{Era, ProtocolVersion};
 
 /// The codes.
 pub mod code {
@@ -387,8 +387,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::mcp::version;
-    use crate::mcp::version::ProtocolVersion::*;
+    use crate::version;
+    use crate::version::ProtocolVersion::*;
 
     fn value(error: &RpcError) -> Value {
         serde_json::from_slice(&error.to_json()).unwrap()
