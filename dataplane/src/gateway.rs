@@ -165,10 +165,10 @@ fn list(node: &Node, view: &GatewayView, kind: ListKind, call: &Call) -> Result<
         None => 0,
         Some(cursor) => cursor::open(&keys, view, kind, &call.client.identity.principal, &cursor)?,
     };
-    let entries = list.pages.get(page).ok_or_else(cursor::stale)?;
+    let listed = list.result(page).ok_or_else(cursor::stale)?;
     let next = (page + 1 < list.pages.len())
         .then(|| cursor::seal(&keys, view, kind, &call.client.identity.principal, page + 1));
-    Ok(Answer::Result(results::list(call.client.version, view, kind, entries, next.as_deref())))
+    Ok(Answer::Result(listed.result(call.client.version, view, next.as_deref())))
 }
 
 /// Sends a call under the name that the backend knows.

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use mt_proto::resource::{Compiled, Gateway, Member, ResourceName};
 use serde_json::{Map, Value, json};
 
@@ -18,6 +18,7 @@ use super::{
     alias,
     bridge::shown,
     catalog::{Alias, Catalog, Entry},
+    results::{Greetings, Page},
     rewrite::{self, Place},
     uri,
 };
@@ -83,6 +84,8 @@ impl Target {
 pub struct List {
     /// Each a JSON array; at least one.
     pub pages: Vec<Bytes>,
+    /// The same, as results hold them: they share the arrays' memory.
+    results: Vec<Page>,
     /// Of all pages: tells whether the list has changed.
     pub digest: [u8; 32],
     pub len: usize,
@@ -117,6 +120,8 @@ pub struct GatewayView {
     /// Joined from the members, or the gateway's own.
     pub instructions: Option<String>,
     pub title: String,
+    /// What clients hear first, made when it is first asked for.
+    pub(super) greetings: Greetings,
 }
 
 impl GatewayView {
@@ -159,9 +164,9 @@ impl GatewayView {
         Self {
             lists: [
                 tool_list,
-                List::new(prompt_list.iter().map(|(_, raw)| raw), size),
-                List::new(&resources, size),
-                List::new(&templates, size),
+                List::new(ListKind::Prompts, prompt_list.iter().map(|(_, raw)| raw), size),
+                List::new(ListKind::Resources, &resources, size),
+                List::new(ListKind::Templates, &templates, size),
             ],
             modern_tools,
             capabilities: ERAS.map(|era| capabilities(&catalogs, era)),
@@ -174,6 +179,7 @@ impl GatewayView {
             clashes,
             resource_members,
             strangers,
+            greetings: Greetings::default(),
         }
     }
 
@@ -239,29 +245,22 @@ impl GatewayView {
 }
 
 impl List {
-    fn new<'a>(entries: impl IntoIterator<Item = &'a Bytes>, page_size: usize) -> Self {
+    fn new<'a>(kind: ListKind, entries: impl IntoIterator<Item = &'a Bytes>, page_size: usize) -> Self {
         let entries: Vec<&Bytes> = entries.into_iter().collect();
+        let mut results: Vec<Page> =
+            entries.chunks(page_size.max(1)).map(|chunk| Page::new(kind, chunk)).collect();
         let mut hasher = blake3::Hasher::new();
-        let mut pages: Vec<Bytes> = entries
-            .chunks(page_size.max(1))
-            .map(|chunk| {
-                let mut page = BytesMut::with_capacity(chunk.iter().map(|e| e.len() + 1).sum::<usize>() + 2);
-                page.put_u8(b'[');
-                for (i, entry) in chunk.iter().enumerate() {
-                    if i > 0 {
-                        page.put_u8(b',');
-                    }
-                    page.put_slice(entry);
-                }
-                page.put_u8(b']');
-                hasher.update(&page);
-                page.freeze()
-            })
-            .collect();
-        if pages.is_empty() {
-            pages.push(Bytes::from_static(b"[]"));
+        results.iter().for_each(|page| _ = hasher.update(page.entries()));
+        if results.is_empty() {
+            results.push(Page::new(kind, &[]));
         }
-        Self { pages, digest: *hasher.finalize().as_bytes(), len: entries.len() }
+        let pages = results.iter().map(|page| page.entries().clone()).collect();
+        Self { pages, results, digest: *hasher.finalize().as_bytes(), len: entries.len() }
+    }
+
+    /// A page as results hold it.
+    pub(super) fn result(&self, page: usize) -> Option<&Page> {
+        self.results.get(page)
     }
 }
 
@@ -276,11 +275,11 @@ fn shown_tools(tools: Vec<Worded>, page_size: usize) -> (List, Option<List>) {
         tools.iter().filter_map(shown).collect::<Vec<Bytes>>()
     };
     let [legacy, modern] = ERAS.map(of);
-    let mut list = List::new(&legacy, page_size);
+    let mut list = List::new(ListKind::Tools, &legacy, page_size);
     if legacy == modern {
         return (list, None);
     }
-    let mut other = List::new(&modern, page_size);
+    let mut other = List::new(ListKind::Tools, &modern, page_size);
     let digest = *blake3::Hasher::new().update(&list.digest).update(&other.digest).finalize().as_bytes();
     list.digest = digest;
     other.digest = digest;

@@ -7,6 +7,7 @@ use mt_proto::{
 };
 
 use super::*;
+use crate::gateway::results;
 
 fn backend(set: &mut ResourceSet, name: &str) {
     let http = pb::HttpTransport { url: "http://127.0.0.1:1/mcp".into(), ..Default::default() };
@@ -110,6 +111,43 @@ fn long_lists_have_pages_and_a_change_anywhere_changes_the_digest() {
     assert_eq!(before.list(ListKind::Tools).digest, same.list(ListKind::Tools).digest);
     let after = view(gateway, catalog(&["1", "2", "4"], &[], "{}"), nothing());
     assert_ne!(before.list(ListKind::Tools).digest, after.list(ListKind::Tools).digest);
+}
+
+#[test]
+fn a_page_is_rendered_once_for_an_era_and_its_cursor_for_each_answer() {
+    let gateway = pb::Gateway { members: vec![member("a")], page_size: 2, ..Default::default() };
+    let view = view(gateway, catalog(&["1", "2", "3"], &[], "{}"), catalog(&[], &[], "{}"));
+    let result =
+        |page, version, next| view.list(ListKind::Tools).result(page).unwrap().result(version, &view, next);
+    let (old, new) = (ProtocolVersion::V2025_11_25, ProtocolVersion::V2026_07_28);
+    assert_eq!(result(1, old, None), r#"{"tools":[{"x":1E2,"name":"3"}]}"#);
+    assert_eq!(
+        result(0, old, Some("c\"")),
+        r#"{"tools":[{"x":1E2,"name":"1"},{"x":1E2,"name":"2"}],"nextCursor":"c\""}"#
+    );
+    let said = |bytes: &Bytes| serde_json::from_slice::<Value>(bytes).unwrap();
+    let (last, first) = (said(&result(1, new, None)), said(&result(0, new, Some("c"))));
+    assert_eq!(first["nextCursor"], "c");
+    for modern in [&last, &first] {
+        assert_eq!((&modern["resultType"], &modern["cacheScope"]), (&json!("complete"), &json!("public")));
+    }
+    for version in [old, new] {
+        assert_eq!(result(1, version, None).as_ptr(), result(1, version, None).as_ptr(), "shared");
+    }
+    let listed = &view.list(ListKind::Tools).pages[1];
+    assert!(result(1, old, None).as_ptr_range().contains(&listed.as_ptr()), "held once");
+}
+
+#[test]
+fn what_clients_hear_first_is_made_once_for_a_version() {
+    let gateway = pb::Gateway { members: vec![member("a")], ..Default::default() };
+    let view = view(gateway, catalog(&[], &[], "{}"), catalog(&[], &[], "{}"));
+    for version in version::LEGACY {
+        let (one, two) = (results::initialize(&view, version), results::initialize(&view, version));
+        assert!(std::str::from_utf8(&one).unwrap().contains(version.as_str()));
+        assert_eq!(one.as_ptr(), two.as_ptr());
+    }
+    assert_eq!(results::discover(&view).as_ptr(), results::discover(&view).as_ptr());
 }
 
 #[test]
