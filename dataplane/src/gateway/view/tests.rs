@@ -120,10 +120,10 @@ fn a_page_is_rendered_once_for_an_era_and_its_cursor_for_each_answer() {
     let result =
         |page, version, next| view.list(ListKind::Tools).result(page).unwrap().result(version, &view, next);
     let (old, new) = (ProtocolVersion::V2025_11_25, ProtocolVersion::V2026_07_28);
-    assert_eq!(result(1, old, None), r#"{"tools":[{"x":1E2,"name":"3"}]}"#);
+    assert_eq!(result(1, old, None), r#"{"tools":[{"x":1E2,"name":"a_3"}]}"#);
     assert_eq!(
         result(0, old, Some("c\"")),
-        r#"{"tools":[{"x":1E2,"name":"1"},{"x":1E2,"name":"2"}],"nextCursor":"c\""}"#
+        r#"{"tools":[{"x":1E2,"name":"a_1"},{"x":1E2,"name":"a_2"}],"nextCursor":"c\""}"#
     );
     let said = |bytes: &Bytes| serde_json::from_slice::<Value>(bytes).unwrap();
     let (last, first) = (said(&result(1, new, None)), said(&result(0, new, Some("c"))));
