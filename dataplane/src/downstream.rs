@@ -18,6 +18,7 @@ mod elsewhere;
 mod grpc;
 mod guard;
 mod handover;
+mod lasting;
 mod legacy;
 mod listen;
 mod meters;
@@ -52,7 +53,7 @@ use self::{
     path::{Path, Service},
     plain::tail::Tails,
     reply::refuse,
-    session::Sessions,
+    session::{Session, Sessions},
 };
 use crate::{
     gateway::{call::Identity, view::GatewayView},
@@ -133,6 +134,7 @@ impl Doors {
             doors: self.clone(),
             table,
             view,
+            session: None,
             relayed: false,
             local: false,
         })
@@ -147,6 +149,8 @@ struct Door {
     table: Arc<Table>,
     view: Arc<GatewayView>,
     identity: Arc<Identity>,
+    /// The legacy session that the request names, where it has been looked up.
+    session: Option<Arc<Session>>,
     /// Another node has handed the request over: it goes no further.
     relayed: bool,
     /// Whether the request is known to come from this machine.
@@ -192,8 +196,8 @@ async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> R
         }
         Err(refusal) => return refusal.response(),
     };
-    let door = match doors.enter(gateway, admitted.identity.clone()) {
-        Ok(door) => Door { local: auth::is_local(request.headers(), peer), ..door },
+    let mut door = match doors.enter(gateway, admitted.identity.clone()) {
+        Ok(door) => Door { local: admitted.local, ..door },
         Err((status, error)) if matches!(service, Service::Plain(_)) => return rest::refuse(status, &error),
         Err((status, error)) => return refuse(status, None, &error),
     };
@@ -204,7 +208,7 @@ async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> R
             let (head, _) = request.into_parts();
             let original =
                 Original { method: &head.method, uri: &head.uri, head: &head.headers, body: &Bytes::new() };
-            match elsewhere::session(&door, &original).await {
+            match elsewhere::session(&mut door, &original).await {
                 Some(response) => response,
                 None if head.method == HttpMethod::GET => legacy::get(door, &head.headers),
                 None => legacy::delete(door, &head.headers).await,
@@ -249,7 +253,7 @@ where
     body.map_err(|error| (error.status(), error.to_rpc()))
 }
 
-async fn post<B>(door: Door, request: Request<B>) -> Response<Body>
+async fn post<B>(mut door: Door, request: Request<B>) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
@@ -259,7 +263,7 @@ where
         Err(refusal) => return refusal,
     };
     let original = Original { method: &head.method, uri: &head.uri, head: &head.headers, body: &body };
-    if let Some(response) = elsewhere::session(&door, &original).await {
+    if let Some(response) = elsewhere::session(&mut door, &original).await {
         return response;
     }
     if envelope::is_batch(&body) {

@@ -61,15 +61,15 @@ pub struct Auth {
 #[derive(Clone, Debug)]
 pub struct Admitted {
     pub identity: Arc<Identity>,
+    /// Whether the request is known to come from this machine.
+    pub local: bool,
     by: By,
 }
 
 #[derive(Clone, Debug)]
 enum By {
     /// Whether from this machine.
-    Nothing {
-        local: bool,
-    },
+    Nothing,
     Key(KeyHash),
     /// `expires` in seconds since the epoch.
     Token {
@@ -95,8 +95,9 @@ impl Auth {
         headers: &HeaderMap,
         peer: IpAddr,
     ) -> Result<Admitted, Refusal> {
+        let local = is_local(headers, peer);
         let admitted = match Credentials::read(headers) {
-            Ok(shown) => self.judge(config, gateway, shown, is_local(headers, peer)).await,
+            Ok(shown) => self.judge(config, gateway, shown, local).await,
             Err(refusal) => Err(refusal),
         };
         self.meters.count(&admitted);
@@ -160,22 +161,29 @@ impl Auth {
                     groups: principal.groups.clone(),
                     shown: Shown::ApiKey,
                 });
-                Ok(Admitted { identity, by: By::Key(hash) })
+                Ok(Admitted { identity, local, by: By::Key(hash) })
             }
-            Credentials::Token(token) => self.judge_token(config, gateway, token).await,
+            Credentials::Token(token) => self.judge_token(config, gateway, token, local).await,
         }
     }
 
     /// Somebody without a name.
     fn nobody(&self, local: bool) -> Admitted {
-        Admitted { identity: self.anonymous.clone(), by: By::Nothing { local } }
+        Admitted { identity: self.anonymous.clone(), local, by: By::Nothing }
     }
 
-    async fn judge_token(&self, config: &Compiled, gateway: &str, text: &str) -> Result<Admitted, Refusal> {
+    async fn judge_token(
+        &self,
+        config: &Compiled,
+        gateway: &str,
+        text: &str,
+        local: bool,
+    ) -> Result<Admitted, Refusal> {
         let issuers = admission(config, gateway).map_or(&[][..], |admission| &admission.issuers);
         let (hash, now) = (hash(text), now());
         let admitted = |identity, issuer: &Arc<JwtIssuer>, expires| Admitted {
             identity,
+            local,
             by: By::Token { issuer: issuer.clone(), expires },
         };
         let known: Vec<_> = issuers.iter().map(|terms| (terms, self.issuers.get(config, terms))).collect();
@@ -201,9 +209,9 @@ impl Admitted {
     fn holds(&self, config: &Compiled, gateway: &str, now: u64) -> bool {
         let Some(admission) = admission(config, gateway) else { return false };
         match &self.by {
-            By::Nothing { local } => match admission.anonymous {
+            By::Nothing => match admission.anonymous {
                 Anonymous::Allowed => true,
-                Anonymous::Loopback => *local,
+                Anonymous::Loopback => self.local,
                 Anonymous::Refused => false,
             },
             By::Key(hash) => {
@@ -232,7 +240,7 @@ impl Admitted {
                     // Elapsed or changed: it is looked at again.
                     tokio::time::timeout(left, changed).await.unwrap_or(Ok(()))
                 }
-                By::Nothing { .. } | By::Key(_) => changed.await,
+                By::Nothing | By::Key(_) => changed.await,
             };
             if changed.is_err() {
                 return;
@@ -248,7 +256,7 @@ fn admission<'a>(config: &'a Compiled, gateway: &str) -> Option<&'a Arc<Admissio
 /// Whether a request comes from this machine. What a proxy on this machine has
 /// taken from elsewhere does not.
 pub fn is_local(headers: &HeaderMap, peer: IpAddr) -> bool {
-    peer.to_canonical().is_loopback() && !PROXY_HEADERS.iter().any(|name| headers.contains_key(name))
+    peer.to_canonical().is_loopback() && !headers.keys().any(|name| PROXY_HEADERS.contains(name))
 }
 
 fn hash(text: &str) -> KeyHash {
@@ -278,7 +286,7 @@ impl Meters {
 
     fn count(&self, outcome: &Result<Admitted, Refusal>) {
         let counter = match outcome {
-            Ok(Admitted { by: By::Nothing { .. }, .. }) => &self.admitted[0],
+            Ok(Admitted { by: By::Nothing, .. }) => &self.admitted[0],
             Ok(Admitted { by: By::Key(_), .. }) => &self.admitted[1],
             Ok(Admitted { by: By::Token { .. }, .. }) => &self.admitted[2],
             Err(Refusal::Missing | Refusal::NotLocal) => &self.refused[0],

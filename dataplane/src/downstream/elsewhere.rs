@@ -89,9 +89,18 @@ impl Original<'_> {
 }
 
 /// Has a request of a legacy session served by the node that has the session.
-/// None: it is to be served here, and if it was another node's, it is now taken up.
-pub async fn session(door: &Door, original: &Original<'_>) -> Option<Response<Body>> {
+/// None: it is to be served here, and if it was another node's, it is now taken
+/// up. The door remembers a session that it has anyway.
+pub async fn session(door: &mut Door, original: &Original<'_>) -> Option<Response<Body>> {
     let token = original.head.get(headers::SESSION_ID)?.to_str().ok()?;
+    if let Some(here) = door.doors.sessions.here(&door.view.gateway.name, &door.identity, token) {
+        door.session = here.ok();
+        return None;
+    }
+    Box::pin(hand_over(door, token, original)).await
+}
+
+async fn hand_over(door: &Door, token: &str, original: &Original<'_>) -> Option<Response<Body>> {
     let (keys, gateway) = (door.node.keys(), &door.view.gateway.name);
     let placed = door.doors.sessions.place(&keys, gateway, &door.identity, token);
     // An unknown one is refused like any other, by the door.

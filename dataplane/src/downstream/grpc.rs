@@ -29,7 +29,7 @@ use tower::Service as _;
 
 use super::{
     BODY_BYTES_MAX, BODY_MAX, Door, Doors,
-    auth::{self, Admitted},
+    auth::Admitted,
     body::{self, Body},
     meters::Plain,
     path::DEFAULT_GATEWAY,
@@ -158,7 +158,7 @@ async fn enter(doors: &Arc<Doors>, peer: IpAddr, head: &HeaderMap) -> Result<Cal
         http::StatusCode::NOT_FOUND => Failure::not_found(&error),
         _ => Failure::of(&error),
     })?;
-    Ok(Caller { door: Door { local: auth::is_local(head, peer), ..door }, admitted })
+    Ok(Caller { door: Door { local: admitted.local, ..door }, admitted })
 }
 
 fn refused(doors: &Doors, status: &Status) -> Response<Body> {

@@ -25,14 +25,14 @@ pub fn check(options: &DoorOptions, headers: &HeaderMap, uri: &Uri) -> Result<Op
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next(), uri.authority()) {
         // HTTP/2 has the authority in its head; an absolute URI names it too.
-        (None, _, Some(authority)) => authority.as_str().to_owned(),
-        (Some(host), None, None) => host.to_str().unwrap_or_default().to_owned(),
+        (None, _, Some(authority)) => authority.as_str(),
+        (Some(host), None, None) => host.to_str().unwrap_or_default(),
         (Some(host), None, Some(authority)) if host.as_bytes() == authority.as_str().as_bytes() => {
-            authority.as_str().to_owned()
+            authority.as_str()
         }
         _ => return Err(refused("the request must have one Host")),
     };
-    if !allowed(host_name(&host), &options.allowed_hosts) {
+    if !allowed(host_name(host), &options.allowed_hosts) {
         return Err(refused("this Host is not served here; a node's --allow-host names more"));
     }
     let mut origins = headers.get_all(header::ORIGIN).iter();

@@ -1,8 +1,8 @@
 //! The door of legacy clients over streamable HTTP: `initialize`, sessions,
 //! streams that can be resumed, questions to the client.
 //!
-//! A call runs in a task of its own: a client that loses its connection has not
-//! cancelled anything in these revisions.
+//! A client that loses its connection has not cancelled anything in these
+//! revisions, so its calls go on without it ([`Lasting`]).
 
 use std::sync::Arc;
 
@@ -19,7 +19,9 @@ use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use super::{
     Door,
     body::Body,
-    elsewhere, ndjson,
+    elsewhere,
+    lasting::Lasting,
+    ndjson,
     outlet::{Outlet, Queue, STALL_MAX},
     reply::{self, refuse},
     session::{Session, SessionError},
@@ -46,7 +48,7 @@ const LOCAL_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 /// What streamable HTTP has, where a session is known.
 pub const METHODS: &str = "POST, GET, DELETE";
 
-/// How a call's task ends.
+/// How a call ends; with nothing if it was cancelled.
 pub type Ended = Option<Result<Answer, CallError>>;
 
 /// Takes one message.
@@ -143,6 +145,9 @@ fn token(head: &HeaderMap) -> Result<&str, Refusal> {
 }
 
 fn session(door: &Door, head: &HeaderMap) -> Result<Arc<Session>, Refusal> {
+    if let Some(session) = &door.session {
+        return Ok(session.clone());
+    }
     let token = token(head)?;
     let found = door.doors.sessions.find(&door.node.keys(), &door.view.gateway.name, &door.identity, token);
     found.map_err(|error| match error {
@@ -156,19 +161,32 @@ fn session(door: &Door, head: &HeaderMap) -> Result<Arc<Session>, Refusal> {
 async fn call(door: Door, session: Arc<Session>, request: Request, lines: bool) -> Response<Body> {
     let (id, version, began) = (request.id.clone(), session.client.version, Instant::now());
     let (node, doors) = (door.node.clone(), door.doors.clone());
-    let Some((task, mut from_call)) = start(&door, &session, request) else {
+    let Some((work, mut from_call)) = begin(&door, &session, request) else {
         let error =
             RpcError::invalid_request("a request with this id is under way, or too many requests are");
         return refuse(StatusCode::BAD_REQUEST, Some(&id), &error);
     };
-    // The queue ends with the call, so nothing that was said before is missed.
-    match from_call.recv().await {
-        Some(first) => {
+    let mut work = Lasting::new(work, node.tracker.clone());
+    let (first, ended) = tokio::select! {
+        biased;
+        // What was said before the answer goes before it.
+        Some(first) = from_call.recv() => (Some(first), None),
+        // It may have said something and ended in one go, before anybody could look.
+        ended = &mut work => (from_call.try_recv().ok(), Some(ended)),
+    };
+    match (first, ended) {
+        (Some(first), ended) => {
             let (outlet, response) = if lines { line_stream() } else { event_stream(&session) };
             let pump = Pump { session, outlet };
             node.tracker.spawn(async move {
-                pump.run(Some(first), from_call).await;
-                if let Ok(Some(answer)) = task.await {
+                let rest = async {
+                    match ended {
+                        Some(ended) => ended,
+                        None => work.await,
+                    }
+                };
+                let (answer, ()) = tokio::join!(rest, pump.run(Some(first), from_call));
+                if let Some(answer) = answer {
                     let (message, ok) = reply::message(&id, version, &answer);
                     pump.outlet.push(&message).await;
                     doors.meters.answered(Era::Legacy, ok, began.elapsed());
@@ -177,17 +195,14 @@ async fn call(door: Door, session: Arc<Session>, request: Request, lines: bool) 
             });
             response
         }
-        None => match task.await {
-            Ok(Some(answer)) => {
-                let (body, ok) = reply::message(&id, version, &answer);
-                doors.meters.answered(Era::Legacy, ok, began.elapsed());
-                let status = reply::status(version, &answer);
-                if lines { ndjson::whole(status, &body) } else { reply::json(status, body) }
-            }
-            // Cancelled by the client, which expects no answer, or by the end of the session.
-            Ok(None) => refuse(StatusCode::OK, Some(&id), &RpcError::cancelled()),
-            Err(_) => refuse(StatusCode::OK, Some(&id), &RpcError::internal()),
-        },
+        (None, Some(Some(answer))) => {
+            let (body, ok) = reply::message(&id, version, &answer);
+            doors.meters.answered(Era::Legacy, ok, began.elapsed());
+            let status = reply::status(version, &answer);
+            if lines { ndjson::whole(status, &body) } else { reply::json(status, body) }
+        }
+        // Cancelled by the client, which expects no answer, or by the end of the session.
+        (None, _) => refuse(StatusCode::OK, Some(&id), &RpcError::cancelled()),
     }
 }
 
@@ -198,6 +213,17 @@ pub fn start(
     session: &Arc<Session>,
     request: Request,
 ) -> Option<(JoinHandle<Ended>, mpsc::Receiver<ToClient>)> {
+    let (work, from_call) = begin(door, session, request)?;
+    Some((door.node.tracker.spawn(work), from_call))
+}
+
+/// A call as a future that must not be dropped before its end, and what it says
+/// on the way. None: its id is in use, or there are too many.
+fn begin(
+    door: &Door,
+    session: &Arc<Session>,
+    request: Request,
+) -> Option<(impl Future<Output = Ended> + Send + use<>, mpsc::Receiver<ToClient>)> {
     let running = session.begin(&request.id)?;
     if session.mark_upstream() {
         attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox.clone()));
@@ -213,7 +239,7 @@ pub fn start(
     let (caller, from_call) = Caller::channel();
     let (node, table, view) = (door.node.clone(), door.table.clone(), door.view.clone());
     let (ended, session_id) = (session.ended.clone(), session.id.clone());
-    let task = door.node.tracker.spawn(async move {
+    let work = async move {
         if !call.method.exists_in(call.client.version) || !call.method.is_for_server() {
             let method = call.method.as_str().to_owned();
             return Some(Err(CallError::UnknownMethod { method }));
@@ -234,8 +260,8 @@ pub fn start(
             node.relay().note(&session_id, change).await;
         }
         Some(answer)
-    });
-    Some((task, from_call))
+    };
+    Some((work, from_call))
 }
 
 /// Carries what a callee says to the client of a session.

@@ -162,6 +162,21 @@ impl Sessions {
         Ok((token, session))
     }
 
+    /// The session of a token if it has a record here; the error if this gateway
+    /// and principal have no part in it, or it has ended.
+    pub fn here(
+        &self,
+        gateway: &ResourceName,
+        identity: &Identity,
+        token: &str,
+    ) -> Option<Result<Arc<Session>, SessionError>> {
+        let session = self.by_token.get(token)?;
+        let same = &session.gateway == gateway && session.client.identity.principal == identity.principal;
+        // One that has ended stays until the next sweep.
+        let found = (same && !session.ended.is_cancelled()).then(|| session.value().clone());
+        Some(found.ok_or(SessionError::Unknown))
+    }
+
     /// Where the session of a token is served, for this gateway and principal.
     ///
     /// # Errors
@@ -197,12 +212,8 @@ impl Sessions {
         identity: &Arc<Identity>,
         token: &str,
     ) -> Result<Arc<Session>, SessionError> {
-        if let Some(session) = self.by_token.get(token) {
-            let same = &session.gateway == gateway && session.client.identity.principal == identity.principal;
-            // One that has ended stays until the next sweep.
-            return (same && !session.ended.is_cancelled())
-                .then(|| session.value().clone())
-                .ok_or(SessionError::Unknown);
+        if let Some(found) = self.here(gateway, identity, token) {
+            return found;
         }
         let plain = self.open_token(keys, gateway, token)?;
         let claims = self.check(&plain, gateway, identity)?;

@@ -1,0 +1,101 @@
+//! A legacy client's call: it goes on when its client has left.
+//!
+//! A lost connection cancels nothing in these revisions, so the call must not end
+//! with the response that waits for it. It runs inside the response all the same,
+//! because nearly every client stays, and a task would cost more than the rest of
+//! the door; only a call that is dropped before its end becomes a task.
+
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+use super::legacy::Ended;
+use crate::{gateway::call::CallError, mcp::RpcError};
+
+/// Ends as the call does; dropped before that, the call goes on in a task.
+pub struct Lasting {
+    work: Option<BoxFuture<'static, Ended>>,
+    tasks: TaskTracker,
+}
+
+impl Lasting {
+    pub fn new(work: impl Future<Output = Ended> + Send + 'static, tasks: TaskTracker) -> Self {
+        // As in a task: one call that panics ends itself and not its connection.
+        let work = AssertUnwindSafe(work).catch_unwind();
+        let work = work.map(|ended| ended.unwrap_or(Some(Err(CallError::Rpc(RpcError::internal())))));
+        Self { work: Some(Box::pin(work)), tasks }
+    }
+}
+
+impl Future for Lasting {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
+        let Some(work) = &mut self.work else { return Poll::Ready(None) };
+        let ended = ready!(work.as_mut().poll(context));
+        self.work = None;
+        Poll::Ready(ended)
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        // Without a runtime the node itself is going.
+        if let Some(work) = self.work.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            self.tasks.spawn_on(work, &runtime);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tokio::{sync::oneshot, time::sleep};
+
+    use super::*;
+    use crate::gateway::call::Answer;
+
+    fn done() -> Ended {
+        Some(Ok(Answer::Result(Bytes::from_static(b"{}"))))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_goes_on_when_nobody_waits_for_it_any_more() {
+        let (tell, told) = oneshot::channel();
+        let work = async move {
+            sleep(Duration::from_secs(1)).await;
+            tell.send(()).unwrap();
+            done()
+        };
+        let tasks = TaskTracker::new();
+        let mut call = Lasting::new(work, tasks.clone());
+        assert!((&mut call).now_or_never().is_none());
+        drop(call);
+        assert_eq!(tasks.len(), 1);
+        told.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_call_that_has_ended_leaves_no_task() {
+        let tasks = TaskTracker::new();
+        assert!(matches!(Lasting::new(async { done() }, tasks.clone()).await, Some(Ok(_))));
+        assert!(tasks.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_is_an_answer() {
+        let work = async { panic!("a mistake of ours") };
+        let ended = Lasting::new(work, TaskTracker::new()).await;
+        assert!(matches!(ended, Some(Err(CallError::Rpc(error))) if error == RpcError::internal()));
+    }
+}
