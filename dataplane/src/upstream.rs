@@ -20,6 +20,7 @@ mod audience;
 mod auth;
 mod backoff;
 mod carrier;
+mod client;
 mod connection;
 mod elsewhere;
 mod endpoint;

@@ -11,20 +11,21 @@ use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+    header::{ACCEPT, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT},
+    uri::PathAndQuery,
 };
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use mt_proto::resource::{Header, HttpTransport, ResourceName, Value};
 
 use super::{
     Secrets,
     auth::{Auth, Credentials},
+    client::{self, Incoming, Origin},
     excerpt::excerpt,
     message::Outgoing,
     meters::Meters,
-    shared::{HttpClient, Shared},
+    shared::Shared,
 };
 use crate::{
     chain,
@@ -46,13 +47,21 @@ pub const AGENT: HeaderValue = HeaderValue::from_static(concat!("magictunnel/", 
 pub struct Endpoint {
     pub backend: ResourceName,
     pub meters: Arc<Meters>,
-    uri: Option<Uri>,
-    client: HttpClient,
+    place: Option<Place>,
     operator: Vec<Header>,
     secrets: Secrets,
     auth: Auth,
     /// Headers of every request, with the secrets in them.
     headers: ArcSwapOption<HeaderMap>,
+}
+
+/// Where requests go, taken apart once.
+struct Place {
+    uri: Uri,
+    origin: Arc<Origin>,
+    /// The path and query alone, as they are on the wire.
+    target: Uri,
+    host: HeaderValue,
 }
 
 /// What came back.
@@ -85,8 +94,7 @@ impl Endpoint {
     ) -> Self {
         Self {
             meters,
-            uri: transport.url.as_str().parse().ok(),
-            client: shared.client(transport.url.scheme() == "https", transport.connect_timeout),
+            place: Place::of(transport, shared),
             operator: transport.headers.clone(),
             auth: Auth::new(&backend, transport, secrets.clone(), shared),
             backend,
@@ -108,6 +116,9 @@ impl Endpoint {
 
     fn resolve(&self) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::with_capacity(self.operator.len() + 8);
+        if let Some(place) = &self.place {
+            headers.insert(HOST, place.host.clone());
+        }
         headers.insert(USER_AGENT, AGENT);
         for header in &self.operator {
             let Ok(name) = HeaderName::try_from(&header.name) else {
@@ -138,7 +149,11 @@ impl Endpoint {
         headers: HeaderMap,
         body: Outgoing,
     ) -> Result<Response<Incoming>, CallError> {
-        self.send_to(self.uri()?, method, headers, body).await
+        let place = self.place()?;
+        if self.auth.is_none() {
+            return self.exchange_openly(place.target.clone(), method, headers, body).await;
+        }
+        self.send_showing(&place.uri, method, headers, body).await
     }
 
     /// The same to another place of the same server, such as the one that it
@@ -155,10 +170,30 @@ impl Endpoint {
             return Err(self.protocol("names a place on another server".to_owned()));
         }
         if self.auth.is_none() {
-            let response = self.exchange(uri.clone(), method, headers, body).await?;
-            self.note(response.status());
-            return Ok(response);
+            return self.exchange_openly(target(uri), method, headers, body).await;
         }
+        self.send_showing(uri, method, headers, body).await
+    }
+
+    async fn exchange_openly(
+        &self,
+        target: Uri,
+        method: Method,
+        headers: HeaderMap,
+        body: Outgoing,
+    ) -> Result<Response<Incoming>, CallError> {
+        let response = self.exchange(target, method, headers, body).await?;
+        self.note(response.status());
+        Ok(response)
+    }
+
+    async fn send_showing(
+        &self,
+        uri: &Uri,
+        method: Method,
+        headers: HeaderMap,
+        body: Outgoing,
+    ) -> Result<Response<Incoming>, CallError> {
         let shown = self.credentials().await?;
         let again = (method.clone(), headers.clone(), body.clone());
         let response = self.exchange_showing(&shown, uri, method, headers, body).await?;
@@ -181,31 +216,30 @@ impl Endpoint {
         body: Outgoing,
     ) -> Result<Response<Incoming>, CallError> {
         let uri = shown.apply(uri, &mut headers);
-        self.exchange(uri, method, headers, body).await
+        self.exchange(target(&uri), method, headers, body).await
     }
 
     async fn exchange(
         &self,
-        uri: Uri,
+        target: Uri,
         method: Method,
         headers: HeaderMap,
         body: Outgoing,
     ) -> Result<Response<Incoming>, CallError> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = uri;
+        *request.uri_mut() = target;
         *request.headers_mut() = headers;
-        self.client.request(request).await.map_err(|error| self.send_error(&error))
+        self.place()?.origin.send(request).await.map_err(|error| self.send_error(&error))
     }
 
-    fn uri(&self) -> Result<&Uri, CallError> {
-        self.uri.as_ref().ok_or_else(|| self.unreachable("its URL cannot be dialled".to_owned()))
+    fn place(&self) -> Result<&Place, CallError> {
+        self.place.as_ref().ok_or_else(|| self.unreachable("its URL cannot be dialled".to_owned()))
     }
 
     fn is_of_server(&self, uri: &Uri) -> bool {
-        self.uri
-            .as_ref()
-            .is_some_and(|own| own.scheme() == uri.scheme() && own.authority() == uri.authority())
+        let own = self.place.as_ref().map(|place| &place.uri);
+        own.is_some_and(|own| own.scheme() == uri.scheme() && own.authority() == uri.authority())
     }
 
     async fn credentials(&self) -> Result<Arc<Credentials>, CallError> {
@@ -315,13 +349,9 @@ impl Endpoint {
         excerpt(self.auth.hide(String::from_utf8_lossy(body).into_owned()).as_bytes())
     }
 
-    fn send_error(&self, error: &hyper_util::client::legacy::Error) -> CallError {
-        let cause = std::error::Error::source(error);
-        let unsent = cause
-            .and_then(|cause| cause.downcast_ref::<hyper::Error>())
-            .is_some_and(hyper::Error::is_canceled);
-        let reason = reason_of(error);
-        if error.is_connect() || unsent { self.unreachable(reason) } else { self.lost(reason) }
+    fn send_error(&self, error: &client::Error) -> CallError {
+        let reason = error.reason();
+        if error.is_unsent() { self.unreachable(reason) } else { self.lost(reason) }
     }
 }
 
@@ -335,9 +365,28 @@ impl Refusal {
     }
 }
 
-/// Why a request was not answered.
-pub fn reason_of(error: &hyper_util::client::legacy::Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), chain)
+impl Place {
+    fn of(transport: &HttpTransport, shared: &Shared) -> Option<Self> {
+        let uri: Uri = transport.url.as_str().parse().ok()?;
+        let origin = shared.origin(&uri, transport.connect_timeout)?;
+        Some(Self { target: target(&uri), host: host(&uri)?, origin, uri })
+    }
+}
+
+/// A URL as a request to its server names it: path and query.
+pub fn target(uri: &Uri) -> Uri {
+    uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")).into()
+}
+
+/// What a request says of which server it is for: the port only if it is not
+/// the scheme's own.
+pub fn host(uri: &Uri) -> Option<HeaderValue> {
+    let name = uri.host()?;
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    match uri.port_u16().filter(|port| *port != usual) {
+        Some(port) => HeaderValue::try_from(format!("{name}:{port}")).ok(),
+        None => HeaderValue::from_str(name).ok(),
+    }
 }
 
 /// Headers that are the protocol's or the connection's.

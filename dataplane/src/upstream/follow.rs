@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Method as HttpMethod;
-use hyper::body::Incoming;
 use tokio::time::sleep;
 
 use super::{
+    client::Incoming,
     endpoint::Reply,
     legacy::{Legacy, PostReplies, is_answer},
     question::Questions,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method as HttpMethod, StatusCode};
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
+    client::Incoming,
     endpoint::{Endpoint, Refusal, Reply},
     hints::Hints,
     legacy::is_answer,

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
-use super::endpoint::RESULT_BYTES_MAX;
+use super::{client::Incoming, endpoint::RESULT_BYTES_MAX};
 use crate::{
     chain,
     mcp::sse::{Decoder, Event},

@@ -19,7 +19,6 @@ use http::{
         SEC_WEBSOCKET_VERSION, UPGRADE,
     },
 };
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use mt_proto::resource::HttpTransport;
 use tokio::{
@@ -37,6 +36,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
+    client,
     connection::{Tasks, supervise},
     endpoint::{Endpoint, RESULT_BYTES_MAX, Reply},
     message::Outgoing,
@@ -54,7 +54,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(40);
 /// Buffers of one connection; more is taken when it is needed.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<TokioIo<client::Stream>>;
 
 pub struct WebSocket {
     endpoint: Endpoint,
@@ -105,15 +105,17 @@ impl WebSocket {
         if chosen.is_some_and(|chosen| chosen != SUBPROTOCOL) {
             return Err(self.endpoint.protocol("speaks another subprotocol than `mcp`".to_owned()));
         }
-        let upgraded = hyper::upgrade::on(response).await.map_err(|error| {
-            self.endpoint.unreachable(format!("the upgrade broke off: {}", chain(&error)))
-        })?;
+        let (stream, read) = response
+            .into_body()
+            .into_switched()
+            .ok_or_else(|| self.endpoint.unreachable("the upgrade broke off".to_owned()))?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
             .max_message_size(Some(RESULT_BYTES_MAX))
             .max_frame_size(Some(RESULT_BYTES_MAX));
-        Ok(Socket::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config)).await)
+        let stream = TokioIo::new(stream);
+        Ok(Socket::from_partially_read(stream, read.into(), Role::Client, Some(config)).await)
     }
 }
 

@@ -18,7 +18,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT},
 };
 use metrics::Counter;
 use mt_proto::resource::{ClientCredentials, HttpTransport, ResourceName};
@@ -36,10 +36,11 @@ use super::{Credentials, resolve};
 use crate::upstream::{
     Secrets,
     backoff::Backoff,
+    client::Origin,
     endpoint::{self, AGENT, JSON},
     excerpt::excerpt,
     message::Outgoing,
-    shared::{HttpClient, Shared},
+    shared::Shared,
 };
 
 /// How long fetching a token may take, with all attempts.
@@ -69,7 +70,7 @@ pub(super) struct Tokens {
     resource: Option<String>,
     uri: Option<Uri>,
     secrets: Secrets,
-    client: HttpClient,
+    origin: Option<Arc<Origin>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     held: ArcSwapOption<Token>,
@@ -134,11 +135,12 @@ impl Tokens {
                 "mt_upstream_token_fetches_total", "backend" => backend.to_string(), "outcome" => outcome
             )
         };
+        let uri: Option<Uri> = terms.token_url.as_str().parse().ok();
         Arc::new(Self {
             backend: backend.clone(),
             resource,
-            uri: terms.token_url.as_str().parse().ok(),
-            client: shared.client(terms.token_url.scheme() == "https", transport.connect_timeout),
+            origin: uri.as_ref().and_then(|uri| shared.origin(uri, transport.connect_timeout)),
+            uri,
             terms: terms.clone(),
             secrets,
             tasks: shared.tasks.clone(),
@@ -268,14 +270,10 @@ impl Tokens {
 
     async fn ask(&self, in_form: bool) -> Result<Token, Failure> {
         let secret = resolve(&self.secrets, &self.terms.client_secret).map_err(Failure::Refused)?;
-        let request = self.request(&secret, in_form)?;
+        let (origin, request) = self.request(&secret, in_form)?;
         let began = Instant::now();
         let exchange = async {
-            let response = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| Failure::Passing(endpoint::reason_of(&error)))?;
+            let response = origin.send(request).await.map_err(|error| Failure::Passing(error.reason()))?;
             let (head, body) = response.into_parts();
             match endpoint::collect(body, ANSWER_BYTES_MAX).await {
                 Ok(body) => Ok((head.status, body)),
@@ -288,7 +286,7 @@ impl Tokens {
         if status == StatusCode::OK { granted(&body, began) } else { Err(denied(status, &body, &secret)) }
     }
 
-    fn request(&self, secret: &str, in_form: bool) -> Result<Request<Outgoing>, Failure> {
+    fn request(&self, secret: &str, in_form: bool) -> Result<(&Arc<Origin>, Request<Outgoing>), Failure> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
         if !self.terms.scopes.is_empty() {
@@ -305,9 +303,14 @@ impl Tokens {
         }
         let mut request = Request::new(Outgoing::from(Bytes::from(form.finish())));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() =
-            self.uri.clone().ok_or_else(|| Failure::Refused("its URL cannot be dialled".to_owned()))?;
+        let (Some(origin), Some(uri)) = (&self.origin, &self.uri) else {
+            return Err(Failure::Refused("its URL cannot be dialled".to_owned()));
+        };
+        *request.uri_mut() = endpoint::target(uri);
         let headers = request.headers_mut();
+        if let Some(host) = endpoint::host(uri) {
+            headers.insert(HOST, host);
+        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         headers.insert(ACCEPT, JSON);
         headers.insert(USER_AGENT, AGENT);
@@ -319,7 +322,7 @@ impl Tokens {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        Ok(request)
+        Ok((origin, request))
     }
 
     /// Where the token comes from, without its query.

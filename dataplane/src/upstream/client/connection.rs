@@ -1,0 +1,127 @@
+//! One connection, driven by whoever needs it.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::client::conn::{
+    TrySendError,
+    http1::{self, SendRequest},
+};
+use hyper_rustls::MaybeHttpsStream;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{meters::Meters, signal::Signal};
+use crate::upstream::message::Outgoing;
+
+/// What lies beneath HTTP.
+pub type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+pub struct Connection {
+    sender: SendRequest<Outgoing>,
+    /// None when it was broken off.
+    driver: Option<http1::Connection<Stream, Outgoing>>,
+    /// It will do nothing any more, and must not be polled.
+    ended: bool,
+    signal: Arc<Signal>,
+    /// The signal, as `driver` knows it.
+    waker: Waker,
+    meters: Arc<Meters>,
+}
+
+impl Connection {
+    pub fn new(
+        sender: SendRequest<Outgoing>,
+        driver: http1::Connection<Stream, Outgoing>,
+        meters: Arc<Meters>,
+    ) -> Box<Self> {
+        meters.on_open();
+        let signal = Arc::new(Signal::default());
+        let waker = Waker::from(Arc::clone(&signal));
+        Box::new(Self { sender, driver: Some(driver), ended: false, signal, waker, meters })
+    }
+
+    /// Sends a request and waits for the head of the answer. A request of which
+    /// nothing was written is in the error. Dropping it leaves the connection
+    /// unusable.
+    pub async fn exchange(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<hyper::body::Incoming>, TrySendError<Request<Outgoing>>> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        poll_fn(|cx| {
+            self.drive(cx);
+            // Only driving it brings the answer, so nobody has to be woken for that.
+            let mut silent = Context::from_waker(Waker::noop());
+            let mut outcome = answer.as_mut().poll(&mut silent);
+            if outcome.is_pending() && self.ended {
+                // What it had not begun comes back.
+                self.driver = None;
+                outcome = answer.as_mut().poll(&mut silent);
+            }
+            if outcome.is_ready() {
+                self.signal.disarm();
+            }
+            outcome
+        })
+        .await
+    }
+
+    /// Does what can be done now; the task of `cx` is woken when there is more.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        self.signal.arm(cx.waker());
+        self.poll();
+    }
+
+    /// The same, and nobody is woken.
+    pub fn poke(&mut self) {
+        self.signal.disarm();
+        self.poll();
+    }
+
+    /// Nobody waits for it any more.
+    pub fn rest(&self) {
+        self.signal.disarm();
+    }
+
+    fn poll(&mut self) {
+        if !self.ended
+            && let Some(driver) = &mut self.driver
+        {
+            let ended = Pin::new(driver).poll(&mut Context::from_waker(&self.waker));
+            if let Poll::Ready(Err(error)) = &ended {
+                tracing::trace!(%error, "a connection to a backend broke");
+            }
+            self.ended = ended.is_ready();
+        }
+    }
+
+    /// Whether it will do nothing any more.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether another request may be sent: the answer to the one before has
+    /// been read and nothing came after it.
+    pub fn is_idle(&self) -> bool {
+        !self.ended && self.sender.is_ready()
+    }
+
+    /// What lies beneath, with what has been read of it, when it is done with HTTP.
+    pub fn into_stream(mut self) -> Option<(Stream, Bytes)> {
+        let parts = self.driver.take().filter(|_| self.ended)?.into_parts();
+        Some((parts.io, parts.read_buf))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.meters.on_close();
+    }
+}
