@@ -27,6 +27,7 @@ mod ndjson;
 mod openapi;
 mod outlet;
 mod path;
+mod pieces;
 mod plain;
 mod reply;
 mod rest;

@@ -7,41 +7,45 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::stream::{BoxStream, Stream, StreamExt as _};
 use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 
+use super::pieces::Pieces;
 use crate::mcp::RpcError;
 
 /// The body of a response.
 pub enum Body {
     /// All of it, once.
-    Full(Option<Bytes>),
+    Full(Option<Pieces>),
     /// As it comes.
-    Stream(BoxStream<'static, Bytes>),
+    Stream(BoxStream<'static, Pieces>),
     /// With trailers: gRPC's.
     Framed(tonic::body::Body),
 }
 
 impl Body {
-    pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Body::Full(Some(bytes.into()))
+    pub fn full(whole: impl Into<Pieces>) -> Self {
+        Body::Full(Some(whole.into()))
     }
 
     pub fn empty() -> Self {
         Body::Full(None)
     }
 
-    pub fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Body::Stream(Box::pin(stream))
+    pub fn stream<P>(stream: impl Stream<Item = P> + Send + 'static) -> Self
+    where
+        P: Into<Pieces> + 'static,
+    {
+        Body::Stream(Box::pin(stream.map(Into::into)))
     }
 
     /// A stream that ends at the latest when the future does.
     pub fn until(self, end: impl Future<Output = ()> + Send + 'static) -> Self {
         match self {
-            Body::Stream(stream) => Body::stream(stream.take_until(end)),
+            Body::Stream(stream) => Body::Stream(Box::pin(stream.take_until(end))),
             // What is framed ends by itself, with a status.
             other @ (Body::Full(_) | Body::Framed(_)) => other,
         }
@@ -49,29 +53,29 @@ impl Body {
 }
 
 impl http_body::Body for Body {
-    type Data = Bytes;
+    type Data = Pieces;
     type Error = Infallible;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
         match self.get_mut() {
-            Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Full(whole) => Poll::Ready(whole.take().map(|whole| Ok(Frame::data(whole)))),
             Body::Stream(stream) => {
-                stream.as_mut().poll_next(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+                stream.as_mut().poll_next(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
             }
             // It has no errors: those are in its trailers. Were there one, the
             // client would miss them and know.
-            Body::Framed(body) => {
-                Pin::new(body).poll_frame(context).map(|frame| frame.and_then(Result::ok).map(Ok))
-            }
+            Body::Framed(body) => Pin::new(body)
+                .poll_frame(context)
+                .map(|frame| frame.and_then(Result::ok).map(|frame| Ok(frame.map_data(Pieces::from)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Body::Full(bytes) => bytes.is_none(),
+            Body::Full(whole) => whole.is_none(),
             Body::Stream(_) => false,
             Body::Framed(body) => body.is_end_stream(),
         }
@@ -79,7 +83,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Body::Full(whole) => SizeHint::with_exact(whole.as_ref().map_or(0, |w| w.remaining() as u64)),
             Body::Stream(_) => SizeHint::default(),
             Body::Framed(body) => body.size_hint(),
         }

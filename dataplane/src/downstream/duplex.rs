@@ -456,7 +456,7 @@ impl Shared {
             while let Some(step) = running.next().await {
                 match step {
                     Step::Said(message) => shared.say(message).await,
-                    Step::Ended { message, .. } => shared.answer(&landing.ticket, message).await,
+                    Step::Ended { message, .. } => shared.answer(&landing.ticket, message.joined()).await,
                     Step::Silence => {}
                 }
             }

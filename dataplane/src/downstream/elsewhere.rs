@@ -24,6 +24,7 @@ use super::{
     legacy::attend,
     outlet::Outlet,
     path::{self, Path, Service},
+    pieces::Pieces,
     reply::{self, refuse},
     session::{Place, Session},
 };
@@ -344,7 +345,7 @@ impl Inbound for Arc<Doors> {
 fn stream_of(response: Response<Body>) -> Response<BoxStream<'static, Bytes>> {
     response.map(|body| {
         let chunks = body.into_data_stream();
-        chunks.filter_map(|chunk| std::future::ready(chunk.ok())).boxed()
+        chunks.filter_map(|chunk| std::future::ready(chunk.ok().map(Pieces::joined))).boxed()
     })
 }
 

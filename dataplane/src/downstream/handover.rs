@@ -93,7 +93,7 @@ fn request(door: &Door, call: &Call) -> Request<Bytes> {
 
 /// One step: an error.
 fn only(id: &RawId, error: &RpcError, status: StatusCode) -> BoxStream<'static, Step> {
-    let message = splice::error_response(Some(id), error);
+    let message = splice::error_response(Some(id), error).into();
     stream::iter([Step::Ended { message, status }]).boxed()
 }
 
@@ -136,7 +136,7 @@ impl Reading {
                 },
                 None if self.decoder.is_none() => {
                     self.over = true;
-                    let message = std::mem::take(&mut self.whole).into();
+                    let message = Bytes::from(std::mem::take(&mut self.whole)).into();
                     return Some(Step::Ended { message, status: self.relayed.status });
                 }
                 Some(Err(_)) | None => return Some(self.cut()),
@@ -146,13 +146,13 @@ impl Reading {
 
     fn step(&mut self, message: Bytes) -> Step {
         self.over = matches!(Message::parse(message.clone(), Limits::BACKEND), Ok(Message::Response(_)));
-        if self.over { Step::Ended { message, status: self.relayed.status } } else { Step::Said(message) }
+        if self.over { Step::Ended { message: message.into(), status: self.relayed.status } } else { Step::Said(message) }
     }
 
     /// The answer was lost with the node.
     fn cut(&mut self) -> Step {
         self.over = true;
-        let message = splice::error_response(Some(&self.id), &gone());
+        let message = splice::error_response(Some(&self.id), &gone()).into();
         Step::Ended { message, status: StatusCode::BAD_GATEWAY }
     }
 }
@@ -174,7 +174,7 @@ mod tests {
         let steps = steps(relayed(kind, chunks), RawId::number(7));
         let told = steps.map(|step| match step {
             Step::Said(message) => (false, String::from_utf8(message.to_vec()).unwrap()),
-            Step::Ended { message, .. } => (true, String::from_utf8(message.to_vec()).unwrap()),
+            Step::Ended { message, .. } => (true, String::from_utf8(message.joined().to_vec()).unwrap()),
             Step::Silence => unreachable!("nobody waits with a limit"),
         });
         told.collect().await

@@ -14,6 +14,7 @@ use super::{
     Door,
     body::Body,
     ndjson,
+    pieces::Pieces,
     reply::{self, refuse},
     running::{Running, Step},
     stream::KEEP_ALIVE_EVERY,
@@ -111,7 +112,7 @@ async fn run(door: Door, call: Call) -> Response<Body> {
             let state = (running, Some(first));
             reply::events(Body::stream(stream::unfold(state, |(mut running, first)| async move {
                 let chunk = match first {
-                    Some(first) => event(&first),
+                    Some(first) => Pieces::from(first).event(),
                     None => chunk(running.next_within(KEEP_ALIVE_EVERY).await?),
                 };
                 Some((chunk, (running, None)))
@@ -122,15 +123,10 @@ async fn run(door: Door, call: Call) -> Response<Body> {
     }
 }
 
-fn chunk(step: Step) -> Bytes {
+fn chunk(step: Step) -> Pieces {
     match step {
-        Step::Said(message) | Step::Ended { message, .. } => event(&message),
-        Step::Silence => Bytes::from_static(sse::KEEP_ALIVE),
+        Step::Said(message) => Pieces::from(message).event(),
+        Step::Ended { message, .. } => message.event(),
+        Step::Silence => Bytes::from_static(sse::KEEP_ALIVE).into(),
     }
-}
-
-fn event(message: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(message.len() + 16);
-    sse::encode(None, message, &mut out);
-    out.into()
 }

@@ -12,10 +12,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::{
     body::Body,
     outlet::Queue,
+    pieces::Pieces,
     running::{Running, Step},
     stream::KEEP_ALIVE_EVERY,
 };
-use crate::mcp::lines;
 
 /// The media type.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -34,15 +34,16 @@ pub fn is_wanted(head: &HeaderMap) -> bool {
 /// A modern call: dropping the response cancels it.
 pub async fn run(mut running: Running) -> Response<Body> {
     match running.next().await {
-        Some(Step::Ended { message, status }) => response(status, Body::full(line(&message))),
+        Some(Step::Ended { message, status }) => response(status, Body::full(message.line())),
         Some(Step::Said(first)) => {
             let state = (running, Some(first));
             let body = stream::unfold(state, |(mut running, first)| async move {
                 let chunk = match first {
-                    Some(first) => line(&first),
+                    Some(first) => Pieces::from(first).line(),
                     None => match running.next_within(KEEP_ALIVE_EVERY).await? {
-                        Step::Said(message) | Step::Ended { message, .. } => line(&message),
-                        Step::Silence => Bytes::from_static(KEEP_ALIVE),
+                        Step::Said(message) => Pieces::from(message).line(),
+                        Step::Ended { message, .. } => message.line(),
+                        Step::Silence => Bytes::from_static(KEEP_ALIVE).into(),
                     },
                 };
                 Some((chunk, (running, None)))
@@ -58,8 +59,8 @@ pub async fn run(mut running: Running) -> Response<Body> {
 pub fn follow(queue: Arc<Queue>) -> Response<Body> {
     let lines = stream::unfold(Reading(queue), |reading| async move {
         let chunk = match next_within(&reading.0, KEEP_ALIVE_EVERY).await {
-            Some(message) => line(&message?),
-            None => Bytes::from_static(KEEP_ALIVE),
+            Some(message) => Pieces::from(message?).line(),
+            None => Bytes::from_static(KEEP_ALIVE).into(),
         };
         Some((chunk, reading))
     });
@@ -67,8 +68,8 @@ pub fn follow(queue: Arc<Queue>) -> Response<Body> {
 }
 
 /// One message that is the whole answer.
-pub fn whole(status: StatusCode, message: &[u8]) -> Response<Body> {
-    response(status, Body::full(line(message)))
+pub fn whole(status: StatusCode, message: impl Into<Pieces>) -> Response<Body> {
+    response(status, Body::full(message.into().line()))
 }
 
 async fn next_within(queue: &Queue, limit: Duration) -> Option<Option<Bytes>> {
@@ -82,12 +83,6 @@ impl Drop for Reading {
     fn drop(&mut self) {
         self.0.finish();
     }
-}
-
-fn line(message: &[u8]) -> Bytes {
-    let mut line = Vec::with_capacity(message.len() + 1);
-    lines::encode(message, &mut line);
-    line.into()
 }
 
 fn response(status: StatusCode, body: Body) -> Response<Body> {
@@ -113,10 +108,5 @@ mod tests {
         };
         assert!(wanted("application/x-ndjson") && wanted("application/json, Application/X-NDJSON;q=0.9"));
         assert!(!wanted("application/json, text/event-stream") && !wanted("*/*") && !wanted("application/*"));
-    }
-
-    #[test]
-    fn a_message_is_one_line() {
-        assert_eq!(line(b"{\n\"a\": 1}"), "{ \"a\": 1}\n");
     }
 }

@@ -111,7 +111,7 @@ pub async fn serve(door: Door, head: &HeaderMap, uri: &Uri, which: Which) -> Res
         reply::empty(StatusCode::NOT_MODIFIED)
     } else {
         let url = text::encode(&server);
-        reply::json(StatusCode::OK, [&description.before[..], &url, &description.after].concat().into())
+        reply::json(StatusCode::OK, Bytes::from([&description.before[..], &url, &description.after].concat()))
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag);

@@ -192,7 +192,7 @@ impl Talk {
                     }
                     return Some(Word::Said(said));
                 }
-                Step::Ended { message, .. } => return Some(Word::Ended(self.outcome(message))),
+                Step::Ended { message, .. } => return Some(Word::Ended(self.outcome(message.joined()))),
                 Step::Silence => {}
             }
         }

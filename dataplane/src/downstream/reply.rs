@@ -3,19 +3,31 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::body::Body;
+use super::{body::Body, pieces::Pieces};
 use crate::{
     gateway::call::{Answer, CallError},
     mcp::{Era, Message, ProtocolVersion, RawId, RpcError, splice},
     node::Node,
 };
 
-/// A message that answers a call, and whether it is a result.
+/// A message that answers a call, and whether it is a result. For doors that
+/// write it among others; one that is written alone is better left in [`pieces`].
 pub fn message(id: &RawId, version: ProtocolVersion, answer: &Result<Answer, CallError>) -> (Bytes, bool) {
     match answer {
         Ok(Answer::Result(result)) => (splice::response(id, result), true),
         Ok(Answer::Error(error)) => (splice::error_response(Some(id), error), false),
         Err(error) => (splice::error_response(Some(id), &error.to_rpc(version)), false),
+    }
+}
+
+/// The same, around a result that is not copied where it is long.
+pub fn pieces(id: &RawId, version: ProtocolVersion, answer: &Result<Answer, CallError>) -> (Pieces, bool) {
+    match answer {
+        Ok(Answer::Result(result)) => (Pieces::response(id, result), true),
+        failed => {
+            let (message, ok) = message(id, version, failed);
+            (message.into(), ok)
+        }
     }
 }
 
@@ -43,7 +55,7 @@ struct Code {
 }
 
 /// A whole JSON body.
-pub fn json(status: StatusCode, body: Bytes) -> Response<Body> {
+pub fn json(status: StatusCode, body: impl Into<Pieces>) -> Response<Body> {
     let mut response = Response::new(Body::full(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -104,5 +116,5 @@ pub fn health(node: &Node) -> Response<Body> {
     let body = format!(
         "{{\"status\":\"{word}\",\"version\":\"{version}\",\"generation\":{generation},\"gateways\":{gateways}}}"
     );
-    json(status, body.into())
+    json(status, Bytes::from(body))
 }

@@ -14,7 +14,7 @@ use futures_util::{
 use http::StatusCode;
 use tokio::time::{Instant, timeout};
 
-use super::{Door, Doors, handover, reply};
+use super::{Door, Doors, handover, pieces::Pieces, reply};
 use crate::{
     gateway::{
         self,
@@ -35,7 +35,7 @@ pub enum Step {
     Said(Bytes),
     /// The answer, a whole message; nothing follows. The status is for doors
     /// that have one.
-    Ended { message: Bytes, status: StatusCode },
+    Ended { message: Pieces, status: StatusCode },
     /// Nothing, for as long as was waited.
     Silence,
 }
@@ -187,7 +187,7 @@ impl Running {
 
     fn finish(&mut self, answer: Result<Answer, CallError>) {
         self.stage = Stage::Over;
-        let (message, ok) = reply::message(&self.id, self.version, &answer);
+        let (message, ok) = reply::pieces(&self.id, self.version, &answer);
         self.doors.meters.answered(Era::Modern, ok, self.began.elapsed());
         self.ready.push_back(Step::Ended { message, status: reply::status(self.version, &answer) });
     }
