@@ -196,10 +196,10 @@ async fn call(door: Door, session: Arc<Session>, request: Request, lines: bool) 
             response
         }
         (None, Some(Some(answer))) => {
-            let (body, ok) = reply::message(&id, version, &answer);
+            let (body, ok) = reply::pieces(&id, version, &answer);
             doors.meters.answered(Era::Legacy, ok, began.elapsed());
             let status = reply::status(version, &answer);
-            if lines { ndjson::whole(status, &body) } else { reply::json(status, body) }
+            if lines { ndjson::whole(status, body) } else { reply::json(status, body) }
         }
         // Cancelled by the client, which expects no answer, or by the end of the session.
         (None, _) => refuse(StatusCode::OK, Some(&id), &RpcError::cancelled()),

@@ -68,8 +68,8 @@ pub fn follow(queue: Arc<Queue>) -> Response<Body> {
 }
 
 /// One message that is the whole answer.
-pub fn whole(status: StatusCode, message: impl Into<Pieces>) -> Response<Body> {
-    response(status, Body::full(message.into().line()))
+pub fn whole(status: StatusCode, message: Pieces) -> Response<Body> {
+    response(status, Body::full(message.line()))
 }
 
 async fn next_within(queue: &Queue, limit: Duration) -> Option<Option<Bytes>> {

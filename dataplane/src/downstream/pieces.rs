@@ -79,12 +79,6 @@ impl From<Bytes> for Pieces {
     }
 }
 
-impl From<&Bytes> for Pieces {
-    fn from(head: &Bytes) -> Self {
-        head.clone().into()
-    }
-}
-
 impl Buf for Pieces {
     fn remaining(&self) -> usize {
         self.head.len() + self.value.len() + self.tail.len()
