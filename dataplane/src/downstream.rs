@@ -13,6 +13,7 @@
 
 mod auth;
 mod body;
+mod chunks;
 mod duplex;
 mod elsewhere;
 mod grpc;
@@ -33,6 +34,7 @@ mod reply;
 mod rest;
 mod running;
 mod session;
+mod silence;
 mod sse;
 pub mod stdio;
 mod stream;

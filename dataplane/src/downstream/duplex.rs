@@ -457,7 +457,6 @@ impl Shared {
                 match step {
                     Step::Said(message) => shared.say(message).await,
                     Step::Ended { message, .. } => shared.answer(&landing.ticket, message.joined()).await,
-                    Step::Silence => {}
                 }
             }
         }));

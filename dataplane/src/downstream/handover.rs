@@ -175,7 +175,6 @@ mod tests {
         let told = steps.map(|step| match step {
             Step::Said(message) => (false, String::from_utf8(message.to_vec()).unwrap()),
             Step::Ended { message, .. } => (true, String::from_utf8(message.joined().to_vec()).unwrap()),
-            Step::Silence => unreachable!("nobody waits with a limit"),
         });
         told.collect().await
     }

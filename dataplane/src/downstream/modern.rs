@@ -5,23 +5,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use futures_util::stream;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::{
     Door,
     body::Body,
+    chunks::{self, Framing},
     ndjson,
-    pieces::Pieces,
     reply::{self, refuse},
     running::{Running, Step},
-    stream::KEEP_ALIVE_EVERY,
 };
 use crate::{
     gateway::call::{Call, Client, Scope},
-    mcp::{Message, Request, RpcError, error::code, headers, meta::Meta, sse},
+    mcp::{Message, Request, RpcError, error::code, headers, meta::Meta},
 };
 
 /// A bound for calls that are answered here; a backend's own comes later.
@@ -108,25 +105,8 @@ pub fn admit(
 async fn run(door: Door, call: Call) -> Response<Body> {
     let mut running = Running::start(door, call);
     match running.next().await {
-        Some(Step::Said(first)) => {
-            let state = (running, Some(first));
-            reply::events(Body::stream(stream::unfold(state, |(mut running, first)| async move {
-                let chunk = match first {
-                    Some(first) => Pieces::from(first).event(),
-                    None => chunk(running.next_within(KEEP_ALIVE_EVERY).await?),
-                };
-                Some((chunk, (running, None)))
-            })))
-        }
+        Some(Step::Said(first)) => reply::events(chunks::body(running, first, Framing::Events)),
         Some(Step::Ended { message, status }) => reply::json(status, message),
-        Some(Step::Silence) | None => reply::accepted(),
-    }
-}
-
-fn chunk(step: Step) -> Pieces {
-    match step {
-        Step::Said(message) => Pieces::from(message).event(),
-        Step::Ended { message, .. } => message.event(),
-        Step::Silence => Bytes::from_static(sse::KEEP_ALIVE).into(),
+        None => reply::accepted(),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Such an answer cannot be resumed: lines have no ids.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -11,16 +11,16 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::{
     body::Body,
+    chunks::{self, CHUNK_BYTES_MAX, Framing},
     outlet::Queue,
     pieces::Pieces,
     running::{Running, Step},
+    silence::Silence,
     stream::KEEP_ALIVE_EVERY,
 };
 
 /// The media type.
 pub const NDJSON: &str = "application/x-ndjson";
-/// An empty line, which readers skip.
-const KEEP_ALIVE: &[u8] = b"\n";
 
 /// Whether the client names it; whoever accepts anything gets the usual.
 pub fn is_wanted(head: &HeaderMap) -> bool {
@@ -34,54 +34,51 @@ pub fn is_wanted(head: &HeaderMap) -> bool {
 /// A modern call: dropping the response cancels it.
 pub async fn run(mut running: Running) -> Response<Body> {
     match running.next().await {
-        Some(Step::Ended { message, status }) => response(status, Body::full(message.line())),
-        Some(Step::Said(first)) => {
-            let state = (running, Some(first));
-            let body = stream::unfold(state, |(mut running, first)| async move {
-                let chunk = match first {
-                    Some(first) => Pieces::from(first).line(),
-                    None => match running.next_within(KEEP_ALIVE_EVERY).await? {
-                        Step::Said(message) => Pieces::from(message).line(),
-                        Step::Ended { message, .. } => message.line(),
-                        Step::Silence => Bytes::from_static(KEEP_ALIVE).into(),
-                    },
-                };
-                Some((chunk, (running, None)))
-            });
-            response(StatusCode::OK, Body::stream(body))
-        }
-        Some(Step::Silence) | None => response(StatusCode::ACCEPTED, Body::empty()),
+        Some(Step::Ended { message, status }) => whole(status, message),
+        Some(Step::Said(first)) => response(StatusCode::OK, chunks::body(running, first, Framing::Lines)),
+        None => response(StatusCode::ACCEPTED, Body::empty()),
     }
 }
 
 /// What a legacy call says, until the queue ends. A client that goes away has
 /// cancelled nothing: what is said then is dropped.
 pub fn follow(queue: Arc<Queue>) -> Response<Body> {
-    let lines = stream::unfold(Reading(queue), |reading| async move {
-        let chunk = match next_within(&reading.0, KEEP_ALIVE_EVERY).await {
-            Some(message) => Pieces::from(message?).line(),
-            None => Bytes::from_static(KEEP_ALIVE).into(),
-        };
-        Some((chunk, reading))
-    });
+    let reading = Reading { queue, silence: Silence::new(KEEP_ALIVE_EVERY) };
+    let lines = stream::unfold(reading, |mut reading| async move { Some((reading.next().await?, reading)) });
     response(StatusCode::OK, Body::stream(lines))
 }
 
 /// One message that is the whole answer.
 pub fn whole(status: StatusCode, message: Pieces) -> Response<Body> {
-    response(status, Body::full(message.line()))
-}
-
-async fn next_within(queue: &Queue, limit: Duration) -> Option<Option<Bytes>> {
-    tokio::time::timeout(limit, queue.next()).await.ok()
+    response(status, Body::full(message.framed(Framing::Lines, Vec::new())))
 }
 
 /// Nobody waits for a reader that is gone.
-struct Reading(Arc<Queue>);
+struct Reading {
+    queue: Arc<Queue>,
+    silence: Silence,
+}
+
+impl Reading {
+    /// All lines that are there, as far as they fit into a chunk.
+    async fn next(&mut self) -> Option<Bytes> {
+        let Some(first) = self.silence.around(self.queue.next()).await else {
+            return Some(Framing::Lines.keep_alive());
+        };
+        self.silence.break_now();
+        let mut chunk = Vec::new();
+        let mut next = Some(first?);
+        while let Some(message) = next {
+            Framing::Lines.write(&message, &mut chunk);
+            next = (chunk.len() < CHUNK_BYTES_MAX).then(|| self.queue.ready()).flatten();
+        }
+        Some(chunk.into())
+    }
+}
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.0.finish();
+        self.queue.finish();
     }
 }
 

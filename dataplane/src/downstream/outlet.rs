@@ -178,21 +178,26 @@ impl Queue {
     pub async fn next(&self) -> Option<Bytes> {
         loop {
             let waiting = self.readable.notified();
-            {
-                let mut state = self.state.lock();
-                if let Some(message) = state.messages.pop_front() {
-                    state.bytes -= message.len();
-                    state.taken += 1;
-                    drop(state);
-                    self.writable.notify_waiters();
-                    return Some(message);
-                }
-                if state.end.is_some() {
-                    return None;
-                }
+            if let Some(message) = self.ready() {
+                return Some(message);
+            }
+            if self.end().is_some() {
+                // What was said before the end is read before it.
+                return self.ready();
             }
             waiting.await;
         }
+    }
+
+    /// The next message, if it is there already.
+    pub fn ready(&self) -> Option<Bytes> {
+        let mut state = self.state.lock();
+        let message = state.messages.pop_front()?;
+        state.bytes -= message.len();
+        state.taken += 1;
+        drop(state);
+        self.writable.notify_waiters();
+        Some(message)
     }
 
     /// Nothing follows.

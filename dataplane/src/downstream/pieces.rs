@@ -9,7 +9,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-use crate::mcp::{RawId, lines, splice, sse};
+use super::chunks::Framing;
+use crate::mcp::{RawId, splice};
 
 /// From so many bytes on a value stays a piece of its own.
 pub const VALUE_BYTES_MIN: usize = 4 << 10;
@@ -33,26 +34,20 @@ impl Pieces {
         Self { head: head.into(), value: result.clone(), tail: b"}" }
     }
 
-    /// As one server-sent event without an id.
-    pub fn event(self) -> Self {
-        if self.is_cut() && !has_line_end(&self.value) {
-            let head = [b"data: ", &self.head[..]].concat();
-            return Self { head: head.into(), value: self.value, tail: b"}\n\n" };
+    /// As one of the messages of a stream, behind what is written already.
+    pub fn framed(self, framing: Framing, mut before: Vec<u8>) -> Self {
+        // A line end would have to be replaced.
+        if self.value.is_empty() || memchr::memchr2(b'\r', b'\n', &self.value).is_some() {
+            framing.write(&self.joined(), &mut before);
+            return Bytes::from(before).into();
         }
-        let mut event = Vec::new();
-        sse::encode(None, &self.joined(), &mut event);
-        Bytes::from(event).into()
-    }
-
-    /// As one line.
-    pub fn line(self) -> Self {
-        if self.is_cut() && !has_line_end(&self.value) {
-            return Self { tail: b"}\n", ..self };
-        }
-        let message = self.joined();
-        let mut line = Vec::with_capacity(message.len() + 1);
-        lines::encode(&message, &mut line);
-        Bytes::from(line).into()
+        let (open, tail): (&[u8], &[u8]) = match framing {
+            Framing::Events => (b"data: ", b"}\n\n"),
+            Framing::Lines => (b"", b"}\n"),
+        };
+        before.extend_from_slice(open);
+        before.extend_from_slice(&self.head);
+        Self { head: before.into(), value: self.value, tail }
     }
 
     /// As one piece; copied only if there are several.
@@ -60,17 +55,9 @@ impl Pieces {
         self.copy_to_bytes(self.remaining())
     }
 
-    fn is_cut(&self) -> bool {
-        !self.value.is_empty()
-    }
-
     fn each(&self) -> [&[u8]; 3] {
         [&self.head, &self.value, self.tail]
     }
-}
-
-fn has_line_end(value: &[u8]) -> bool {
-    memchr::memchr2(b'\r', b'\n', value).is_some()
 }
 
 impl From<Bytes> for Pieces {
@@ -143,7 +130,7 @@ mod tests {
         for result in [result.clone(), result.slice(..VALUE_BYTES_MIN - 1)] {
             assert_eq!(response(&result).joined(), splice::response(&RawId::text("a"), &result));
         }
-        assert!(!response(&result.slice(..VALUE_BYTES_MIN - 1)).is_cut());
+        assert!(response(&result.slice(..VALUE_BYTES_MIN - 1)).value.is_empty());
     }
 
     #[test]
@@ -180,15 +167,19 @@ mod tests {
     fn events_and_lines_share_a_result_unless_it_has_line_ends() {
         let result = long();
         let pretty = Bytes::from([b"{\n\"a\": ", &result[..], b"}"].concat());
-        for result in [&result, &pretty, &Bytes::from_static(b"{\r\n}")] {
-            let message = response(result).joined();
-            let (mut event, mut line) = (Vec::new(), Vec::new());
-            sse::encode(None, &message, &mut event);
-            lines::encode(&message, &mut line);
-            assert_eq!(response(result).event().joined(), event);
-            assert_eq!(response(result).line().joined(), line);
+        for framing in [Framing::Events, Framing::Lines] {
+            for result in [&result, &pretty, &Bytes::from_static(b"{\r\n}")] {
+                let mut written = b"before".to_vec();
+                framing.write(&response(result).joined(), &mut written);
+                assert_eq!(response(result).framed(framing, b"before".to_vec()).joined(), written);
+            }
+            assert_eq!(response(&result).framed(framing, Vec::new()).value.as_ptr(), result.as_ptr());
         }
-        assert_eq!(response(&result).event().value.as_ptr(), result.as_ptr());
-        assert_eq!(response(&result).line().value.as_ptr(), result.as_ptr());
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        let message = Pieces::from(Bytes::from_static(b"{\n\"a\": 1}"));
+        assert_eq!(message.framed(Framing::Lines, Vec::new()).joined(), "{ \"a\": 1}\n");
     }
 }

@@ -193,7 +193,6 @@ impl Talk {
                     return Some(Word::Said(said));
                 }
                 Step::Ended { message, .. } => return Some(Word::Ended(self.outcome(message.joined()))),
-                Step::Silence => {}
             }
         }
     }

@@ -4,7 +4,7 @@
 //! A call that asks its client is handed to the node's parks, which keep it while
 //! the client goes and comes back; from then on it is only listened to here.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
@@ -12,7 +12,7 @@ use futures_util::{
     stream::{BoxStream, StreamExt},
 };
 use http::StatusCode;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{Door, Doors, handover, pieces::Pieces, reply};
 use crate::{
@@ -36,8 +36,6 @@ pub enum Step {
     /// The answer, a whole message; nothing follows. The status is for doors
     /// that have one.
     Ended { message: Pieces, status: StatusCode },
-    /// Nothing, for as long as was waited.
-    Silence,
 }
 
 /// A call that runs.
@@ -146,9 +144,15 @@ impl Running {
         }
     }
 
-    /// As [`next`](Self::next), but waits no longer than this.
-    pub async fn next_within(&mut self, limit: Duration) -> Option<Step> {
-        timeout(limit, self.next()).await.unwrap_or(Some(Step::Silence))
+    /// A step that is there already; waits for nothing and runs nothing.
+    pub fn ready(&mut self) -> Option<Step> {
+        if self.ready.is_empty()
+            && let Stage::Here(Work { from_call, .. }) = &mut self.stage
+            && let Ok(said) = from_call.try_recv()
+        {
+            self.take(said);
+        }
+        self.ready.pop_front()
     }
 
     /// The stream begins with whatever comes first, and never pauses. A question

@@ -6,10 +6,11 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
+use super::silence::Silence;
 use crate::mcp::sse;
 
 /// Events kept for a client that may come back, per stream.
@@ -48,14 +49,23 @@ pub struct EventStream {
     writable: Notify,
 }
 
+/// Events have consecutive numbers: those of `taken`, then those of `fresh`, and
+/// the last one is before `next_sequence`.
 #[derive(Debug, Default)]
 struct State {
-    /// Encoded events by sequence number, consecutive.
-    backlog: VecDeque<(u64, Bytes)>,
+    /// Encoded events that have been taken once. They share the memory of the
+    /// chunks that they were part of.
+    taken: VecDeque<Bytes>,
+    /// Lengths of the events after them.
+    fresh: VecDeque<usize>,
+    /// Those events, encoded one behind the other: a reader that has seen what
+    /// is before gets all of them as they are.
+    tape: BytesMut,
     backlog_bytes: usize,
     next_sequence: u64,
     /// The first event that the reader has not taken.
     read_to: u64,
+    unread_bytes: usize,
     /// Counts readers; the newest one reads.
     reader: u64,
     attached: bool,
@@ -80,6 +90,9 @@ impl EventStream {
     /// Appends a message. Waits while a reader is attached and behind by the
     /// whole backlog; without a reader the oldest events go.
     pub async fn push(&self, data: &[u8]) {
+        if self.try_push(data) {
+            return;
+        }
         loop {
             let waiting = self.writable.notified();
             if self.try_push(data) {
@@ -95,49 +108,24 @@ impl EventStream {
         let unread = state.next_sequence - state.read_to;
         if state.attached
             && unread > 0
-            && (unread as usize >= BACKLOG_EVENTS_MAX || state.unread_bytes() >= BACKLOG_BYTES_MAX)
+            && (unread as usize >= BACKLOG_EVENTS_MAX || state.unread_bytes >= BACKLOG_BYTES_MAX)
         {
             return false;
         }
-        self.append(&mut state, data, None);
+        state.append(|sequence, tape| encode(&self.label, sequence, data, tape));
         drop(state);
         self.readable.notify_one();
         true
     }
 
-    fn append(&self, state: &mut State, data: &[u8], retry: Option<Duration>) {
-        let sequence = state.next_sequence;
-        state.next_sequence += 1;
-        let id = format!("{}.{sequence}", self.label);
-        let mut event = Vec::with_capacity(data.len() + id.len() + 24);
-        match retry {
-            Some(retry) => {
-                let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
-                sse::encode_priming(&id, Some(retry_ms), &mut event);
-            }
-            None => sse::encode(Some(&id), data, &mut event),
-        }
-        let event = Bytes::from(event);
-        state.backlog_bytes += event.len();
-        state.backlog.push_back((sequence, event));
-        while state.backlog.len() > 1
-            && (state.backlog.len() > BACKLOG_EVENTS_MAX || state.backlog_bytes > BACKLOG_BYTES_MAX)
-        {
-            if let Some((gone, event)) = state.backlog.pop_front() {
-                state.backlog_bytes -= event.len();
-                if gone >= state.read_to {
-                    state.dropped += 1;
-                    state.read_to = gone + 1;
-                }
-            }
-        }
-    }
-
     /// An event without data that gives the client an id to come back with.
     pub fn prime(&self, retry: Duration) {
-        let mut state = self.state.lock();
-        self.append(&mut state, b"", Some(retry));
-        drop(state);
+        let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
+        let mut event = Vec::new();
+        self.state.lock().append(|sequence, tape| {
+            sse::encode_priming(&format!("{}.{sequence}", self.label), Some(retry_ms), &mut event);
+            tape.extend_from_slice(&event);
+        });
         self.readable.notify_one();
     }
 
@@ -180,22 +168,46 @@ impl EventStream {
         state.attached = true;
         state.paused = false;
         if let Some(after) = after {
-            let oldest = state.backlog.front().map_or(state.next_sequence, |(sequence, _)| *sequence);
             // The number is the client's: any that exists may be in it.
-            state.read_to = after.saturating_add(1).clamp(oldest, state.next_sequence);
+            state.read_to = after.saturating_add(1).clamp(state.oldest(), state.next_sequence);
+            state.settle();
+            state.unread_bytes = state.unread().map(Bytes::len).sum();
         }
         let number = state.reader;
         drop(state);
         // The reader before must notice; both kinds of waiters look again.
         self.readable.notify_waiters();
         self.writable.notify_waiters();
-        Reader { stream: self.clone(), number }
+        Reader { stream: self.clone(), number, silence: Silence::new(KEEP_ALIVE_EVERY) }
     }
 }
 
-impl State {
-    fn unread_bytes(&self) -> usize {
-        self.backlog.iter().rev().take_while(|(s, _)| *s >= self.read_to).map(|(_, e)| e.len()).sum()
+/// Writes one event behind others.
+fn encode(label: &str, sequence: u64, data: &[u8], tape: &mut BytesMut) {
+    let mut digits = [0; SEQUENCE_DIGITS_MAX];
+    let digits = decimal(sequence, &mut digits);
+    if memchr::memchr2(b'\r', b'\n', data).is_some() {
+        let mut event = Vec::new();
+        sse::encode(Some(&format!("{label}.{sequence}")), data, &mut event);
+        return tape.extend_from_slice(&event);
+    }
+    let parts = [b"id: ", label.as_bytes(), b".", digits, b"\ndata: ", data, b"\n\n"];
+    tape.reserve(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| tape.extend_from_slice(part));
+}
+
+/// Of any number.
+const SEQUENCE_DIGITS_MAX: usize = 20;
+
+fn decimal(mut number: u64, digits: &mut [u8; SEQUENCE_DIGITS_MAX]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &digits[at..];
+        }
     }
 }
 
@@ -204,6 +216,7 @@ impl State {
 pub struct Reader {
     stream: Arc<EventStream>,
     number: u64,
+    silence: Silence,
 }
 
 impl Reader {
@@ -221,13 +234,14 @@ impl Reader {
                     let chunk = state.take_unread();
                     drop(state);
                     self.stream.writable.notify_waiters();
+                    self.silence.break_now();
                     return Some(chunk);
                 }
                 if state.done.is_some() || state.paused {
                     return None;
                 }
             }
-            if tokio::time::timeout(KEEP_ALIVE_EVERY, waiting).await.is_err() {
+            if self.silence.around(waiting).await.is_none() {
                 return Some(Bytes::from_static(sse::KEEP_ALIVE));
             }
         }
@@ -235,22 +249,68 @@ impl Reader {
 }
 
 impl State {
-    fn take_unread(&mut self) -> Bytes {
-        let unread: Vec<&Bytes> = self
-            .backlog
-            .iter()
-            .filter(|(sequence, _)| *sequence >= self.read_to)
-            .map(|(_, event)| event)
-            .collect();
-        let chunk = match unread.as_slice() {
-            [only] => (*only).clone(),
-            several => {
-                let mut chunk = BytesMut::with_capacity(several.iter().map(|e| e.len()).sum());
-                several.iter().for_each(|event| chunk.extend_from_slice(event));
-                chunk.freeze()
+    fn oldest(&self) -> u64 {
+        self.next_sequence - (self.taken.len() + self.fresh.len()) as u64
+    }
+
+    fn append(&mut self, encode: impl FnOnce(u64, &mut BytesMut)) {
+        let before = self.tape.len();
+        encode(self.next_sequence, &mut self.tape);
+        let length = self.tape.len() - before;
+        self.fresh.push_back(length);
+        self.next_sequence += 1;
+        self.backlog_bytes += length;
+        self.unread_bytes += length;
+        while self.taken.len() + self.fresh.len() > 1
+            && (self.taken.len() + self.fresh.len() > BACKLOG_EVENTS_MAX
+                || self.backlog_bytes > BACKLOG_BYTES_MAX)
+        {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let gone = self.oldest();
+        let length = match self.taken.pop_front() {
+            Some(event) => event.len(),
+            None => {
+                let length = self.fresh.pop_front().unwrap_or_default();
+                self.tape.advance(length);
+                length
             }
         };
+        self.backlog_bytes -= length;
+        if gone >= self.read_to {
+            self.dropped += 1;
+            self.read_to = gone + 1;
+            self.unread_bytes -= length;
+        }
+    }
+
+    /// Makes the fresh events taken ones; what they were together.
+    fn settle(&mut self) -> Bytes {
+        let chunk = self.tape.split().freeze();
+        let mut rest = chunk.clone();
+        self.taken.extend(self.fresh.drain(..).map(|length| rest.split_to(length)));
+        chunk
+    }
+
+    /// What a reader that has settled has not taken.
+    fn unread(&self) -> impl Iterator<Item = &Bytes> {
+        let skip = self.read_to - (self.next_sequence - self.taken.len() as u64);
+        self.taken.iter().skip(skip as usize)
+    }
+
+    fn take_unread(&mut self) -> Bytes {
+        let all_fresh = self.read_to == self.next_sequence - self.fresh.len() as u64;
+        let mut chunk = self.settle();
+        if !all_fresh {
+            let mut joined = BytesMut::with_capacity(self.unread_bytes);
+            self.unread().for_each(|event| joined.extend_from_slice(event));
+            chunk = joined.freeze();
+        }
         self.read_to = self.next_sequence;
+        self.unread_bytes = 0;
         chunk
     }
 }
@@ -336,6 +396,51 @@ mod tests {
         assert!(text(new.next().await).contains("retry: 1000"));
         assert!(new.next().await.is_none());
         assert_eq!(stream.kept_bytes(Instant::now()), Kept::Working);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_a_reader_has_seen_it_reads_each_event_once_and_in_order() {
+        let stream = EventStream::new("s".into());
+        let mut said = 0;
+        let mut say = |count: u64| {
+            for _ in 0..count {
+                said += 1;
+                assert!(stream.try_push(said.to_string().as_bytes()));
+            }
+        };
+        let numbers = |chunk: &str| -> Vec<u64> {
+            chunk.lines().filter_map(|line| line.strip_prefix("data: ")?.parse().ok()).collect()
+        };
+        let mut reader = stream.attach(None);
+        say(3);
+        assert_eq!(numbers(&text(reader.next().await)), [1, 2, 3]);
+        say(2);
+        // Some of what it asks for was taken before, and some is fresh.
+        for (after, expected) in [(Some(2), vec![3, 4, 5]), (Some(4), vec![5]), (None, vec![6])] {
+            drop(std::mem::replace(&mut reader, stream.attach(after)));
+            if after.is_none() {
+                say(1);
+            }
+            assert_eq!(numbers(&text(reader.next().await)), expected);
+        }
+        drop(reader);
+        say(BACKLOG_EVENTS_MAX as u64 + 2);
+        let last = 6 + BACKLOG_EVENTS_MAX as u64 + 2;
+        let kept: Vec<u64> = (last + 1 - BACKLOG_EVENTS_MAX as u64..=last).collect();
+        assert_eq!(numbers(&text(stream.attach(Some(1)).next().await)), kept);
+        let state = stream.state.lock();
+        assert_eq!((state.unread_bytes, state.taken.len()), (0, BACKLOG_EVENTS_MAX));
+        assert_eq!(state.backlog_bytes, state.taken.iter().map(Bytes::len).sum::<usize>());
+    }
+
+    #[test]
+    fn events_are_written_as_everywhere() {
+        for (sequence, data) in [(1, "{}"), (u64::MAX, "{\n}"), (10, "")] {
+            let (mut tape, mut event) = (BytesMut::new(), Vec::new());
+            encode("a.b", sequence, data.as_bytes(), &mut tape);
+            sse::encode(Some(&format!("a.b.{sequence}")), data.as_bytes(), &mut event);
+            assert_eq!(tape, event);
+        }
     }
 
     #[tokio::test(start_paused = true)]

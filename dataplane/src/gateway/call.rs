@@ -218,6 +218,19 @@ impl Caller {
         }
     }
 
+    /// As [`notify`](Self::notify), of a message whose method is known: most are
+    /// such that nothing in them is edited or counted, and are not looked into.
+    pub async fn tell(&self, method: &Method, message: Bytes) {
+        match method {
+            Method::LogMessage
+            | Method::ToolsListChanged
+            | Method::PromptsListChanged
+            | Method::ResourcesListChanged
+            | Method::ResourcesUpdated => self.notify(message).await,
+            _ => _ = self.to_client.send(ToClient::Notify(message)).await,
+        }
+    }
+
     /// As [`notify`](Self::notify), but gives up at once when the queue is full.
     /// For messages that nobody may wait for. True if it was taken.
     pub fn try_notify(&self, message: Bytes) -> bool {

@@ -113,7 +113,7 @@ async fn read(
             Ok(Message::Notification(told)) => {
                 legacy.hints.pass(&told.method, &bytes);
                 if let Some(client) = audience.told() {
-                    questions.beside(client.notify(bytes)).await;
+                    questions.beside(client.tell(&told.method, bytes)).await;
                 }
             }
             Ok(Message::Request(request)) => {

@@ -95,7 +95,7 @@ impl<'a> Follow<'a> {
             Ok(Message::Notification(told)) => {
                 self.legacy.hints.pass(&told.method, &bytes);
                 if let Some(caller) = self.caller {
-                    self.questions.beside(caller.notify(bytes)).await;
+                    self.questions.beside(caller.tell(&told.method, bytes)).await;
                 }
             }
             Ok(Message::Request(request)) => self.questions.take(request, self.caller),

@@ -119,7 +119,7 @@ impl Modern {
                 }
                 Ok(Message::Notification(told)) => {
                     self.hints.pass(&told.method, &bytes);
-                    caller.notify(bytes).await;
+                    caller.tell(&told.method, bytes).await;
                 }
                 Ok(Message::Request(request)) => {
                     let method = super::excerpt::excerpt(request.method.as_str().as_bytes());
