@@ -1,95 +1,158 @@
-//! The least MCP server that a gateway takes for one: both eras, some tools,
-//! `echo` answers with its arguments.
+//! The least MCP server that a gateway takes for one: both eras, some tools.
+//! `echo` answers with its arguments, `progress` reports as often as it is
+//! asked to before it answers, `links` answers with links to resources.
+
+mod body;
+mod reply;
+
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinSet,
+    time::sleep,
+};
 
+use self::{
+    body::Body,
+    reply::{Contents, Message},
+};
 use crate::listen;
 
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    method: &'a str,
-    #[serde(borrow)]
-    params: Option<Params<'a>>,
+/// How the server behaves.
+#[derive(clap::Args)]
+pub struct Options {
+    #[arg(long, default_value_t = 4)]
+    tools: usize,
+    /// Serve resources as well.
+    #[arg(long)]
+    resources: bool,
+    /// Hold the streams that are opened with GET, instead of refusing them.
+    #[arg(long)]
+    streams: bool,
+    /// How long a call takes, ms.
+    #[arg(long, default_value_t = 0)]
+    service_ms: u64,
+    /// Calls that are served at once; others wait. 0 is no bound.
+    #[arg(long, default_value_t = 0)]
+    slots: usize,
+    /// Accept connections and never answer.
+    #[arg(long)]
+    hang: bool,
+    /// On stdin and stdout instead of HTTP.
+    #[arg(long)]
+    lines: bool,
 }
 
-#[derive(Deserialize)]
-struct Params<'a> {
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
-    #[serde(borrow, rename = "_meta")]
-    meta: Option<Meta<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Meta<'a> {
-    #[serde(borrow, rename = "progressToken")]
-    progress_token: Option<&'a RawValue>,
-    #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
-    version: Option<&'a RawValue>,
-}
-
-/// Serves `tools` tools on a free port.
-pub async fn serve(tools: usize) -> anyhow::Result<()> {
-    let list = listing(tools);
+/// Serves until killed.
+///
+/// # Errors
+/// If it cannot listen, or its client has gone.
+pub async fn serve(options: Options) -> anyhow::Result<()> {
+    if options.hang {
+        return hang().await;
+    }
+    let server = Arc::new(Server {
+        contents: Contents::new(options.tools, options.resources),
+        streams: options.streams,
+        service: Duration::from_millis(options.service_ms),
+        slots: (options.slots > 0).then(|| Semaphore::new(options.slots)),
+    });
+    if options.lines {
+        return serve_lines(&server.contents).await;
+    }
     listen::serve(move |request| {
-        let list = list.clone();
-        async move { answer(request, &list).await }
+        let server = server.clone();
+        async move { server.answer(request).await }
     })
     .await
 }
 
-fn listing(tools: usize) -> String {
-    let tool = |name: String| {
-        format!(
-            r#"{{"name":"{name}","description":"Answers with its arguments, as they came.","inputSchema":{{"type":"object","properties":{{"text":{{"type":"string","description":"Any text at all"}},"count":{{"type":"integer","minimum":0}}}},"required":["text"]}}}}"#
-        )
-    };
-    let names = std::iter::once("echo".to_owned()).chain((1..tools).map(|n| format!("tool_{n}")));
-    names.map(tool).collect::<Vec<_>>().join(",")
+struct Server {
+    contents: Contents,
+    streams: bool,
+    service: Duration,
+    slots: Option<Semaphore>,
 }
 
-async fn answer(request: Request<Incoming>, list: &str) -> Response<Full<Bytes>> {
-    let modern = request.headers().get("mcp-protocol-version").is_some_and(|v| v == "2026-07-28");
-    if request.method() != http::Method::POST {
-        return status(http::StatusCode::METHOD_NOT_ALLOWED);
+impl Server {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let modern = request.headers().get("mcp-protocol-version").is_some_and(|v| v == "2026-07-28");
+        match *request.method() {
+            Method::POST => {}
+            Method::GET if self.streams => return events(Body::held()),
+            _ => return status(StatusCode::METHOD_NOT_ALLOWED),
+        }
+        let body = match request.into_body().collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(_) => Bytes::new(),
+        };
+        let Ok(message) = serde_json::from_slice::<Message<'_>>(&body) else {
+            return status(StatusCode::BAD_REQUEST);
+        };
+        if message.method == "tools/call" && !self.service.is_zero() {
+            // Nobody closes the semaphore.
+            let _slot = match &self.slots {
+                Some(slots) => slots.acquire().await.ok(),
+                None => None,
+            };
+            sleep(self.service).await;
+        }
+        let Some(reply) = self.contents.reply(&message, modern) else {
+            return status(StatusCode::ACCEPTED);
+        };
+        if let Some(report) = message.report() {
+            return events(Body::reports(report, reply));
+        }
+        let mut response = Response::new(Body::full(reply));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if message.method == "initialize" {
+            headers.insert("mcp-session-id", HeaderValue::from_static("bench"));
+        }
+        response
     }
-    let body = match request.into_body().collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => Bytes::new(),
-    };
-    let Ok(message) = serde_json::from_slice::<Message<'_>>(&body) else {
-        return status(http::StatusCode::BAD_REQUEST);
-    };
-    let Some(body) = reply(&message, list, modern) else {
-        return status(http::StatusCode::ACCEPTED);
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+}
+
+fn events(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if message.method == "initialize" {
-        headers.insert("mcp-session-id", HeaderValue::from_static("bench"));
-    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 
-fn status(status: http::StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+fn status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
 }
 
+/// Listens, reads and says nothing.
+async fn hang() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    let mut connections = JoinSet::new();
+    loop {
+        let (mut socket, _) = listener.accept().await?;
+        connections.spawn(async move {
+            let mut buffer = [0; 4096];
+            while socket.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {}
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
 /// Serves on stdin and stdout. Before it answers a call that has a progress
 /// token it reports progress, with the arguments in the message.
-pub async fn serve_lines(tools: usize) -> anyhow::Result<()> {
-    let list = listing(tools);
+async fn serve_lines(contents: &Contents) -> anyhow::Result<()> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut out = BufWriter::new(tokio::io::stdout());
     while let Some(line) = lines.next_line().await? {
@@ -98,37 +161,15 @@ pub async fn serve_lines(tools: usize) -> anyhow::Result<()> {
         let modern = params.and_then(|p| p.meta.as_ref()).is_some_and(|meta| meta.version.is_some());
         if let Some(token) = params.and_then(|p| p.meta.as_ref()?.progress_token) {
             let arguments = params.and_then(|p| p.arguments).map_or("{}", RawValue::get);
-            let message = serde_json::to_string(arguments)?;
-            let progress = format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{},"progress":1,"message":{message}}}}}"#,
-                token.get()
-            );
+            let progress = reply::progress(token.get(), 1, &serde_json::to_string(arguments)?);
             out.write_all(progress.as_bytes()).await?;
             out.write_all(b"\n").await?;
         }
-        if let Some(reply) = reply(&message, &list, modern) {
+        if let Some(reply) = contents.reply(&message, modern) {
             out.write_all(reply.as_bytes()).await?;
             out.write_all(b"\n").await?;
             out.flush().await?;
         }
     }
     Ok(())
-}
-
-/// The answer to a request; none to a notification.
-fn reply(message: &Message<'_>, list: &str, modern: bool) -> Option<String> {
-    let id = message.id?;
-    let complete = if modern { r#","resultType":"complete""# } else { "" };
-    let cache = if modern { r#","ttlMs":0,"cacheScope":"public""# } else { "" };
-    let result = match message.method {
-        "initialize" => r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"bench","version":"1"}}"#.to_owned(),
-        "server/discover" => format!(r#"{{"supportedVersions":["2026-07-28"],"capabilities":{{"tools":{{}}}}{complete}{cache}}}"#),
-        "tools/list" => format!(r#"{{"tools":[{list}]{complete}{cache}}}"#),
-        "tools/call" => {
-            let arguments = message.params.as_ref().and_then(|p| p.arguments).map_or("{}", RawValue::get);
-            format!(r#"{{"content":[{{"type":"text","text":"ok"}}],"structuredContent":{arguments}{complete}}}"#)
-        }
-        _ => "{}".to_owned(),
-    };
-    Some(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.get()))
 }

@@ -1,0 +1,172 @@
+//! Long bodies and long streams of events: what passes through, what it costs,
+//! and whether memory stays where it is.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use super::closed::measure;
+use crate::{
+    load::{self, Case, Era, Sample, Target, What},
+    process,
+    report::{Bound, Line, Section, median_of},
+    stats::{ratio, short},
+    targets::{Programs, System},
+};
+
+const CASES: &[Case] = &[
+    Case::new("call of 64 KiB", Era::Legacy, What::Echo(64 << 10)),
+    Case::new("call of 1 MiB", Era::Legacy, What::Echo(1 << 20)),
+    Case::new("call with 20 events", Era::Legacy, What::Progress(20)),
+    Case::new("call with 1,000 events", Era::Legacy, What::Progress(1000)),
+];
+/// What memory is watched under.
+const WATCHED: [usize; 3] = [0, 1, 3];
+/// From then on memory should stay where it is, and may grow by so much.
+const STEADY_AFTER: Duration = Duration::from_secs(5);
+const GROWTH_MAX: f64 = 1.1;
+/// Memory is looked at so often; of each second the highest counts.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const WINDOW: Duration = Duration::from_secs(1);
+
+#[derive(clap::Args, Clone)]
+pub struct PayloadsArgs {
+    #[arg(long, default_value_t = 16)]
+    pub connections: usize,
+    #[arg(long, default_value_t = 2.0)]
+    pub seconds: f64,
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// For so many seconds memory is watched under each load.
+    #[arg(long, default_value_t = 30.0)]
+    pub watch: f64,
+}
+
+/// # Errors
+/// If an answer is wrong or missing.
+pub async fn run(args: &PayloadsArgs, programs: &Programs) -> anyhow::Result<Vec<Section>> {
+    let system = System::start(programs).await?;
+    let passed = through(args, &system).await?;
+    let memory = memory(args, &system.nodes()).await?;
+    Ok(vec![passed, memory])
+}
+
+async fn through(args: &PayloadsArgs, system: &System) -> anyhow::Result<Section> {
+    let loads: Vec<(Case, usize)> = CASES.iter().map(|case| (*case, args.connections)).collect();
+    let length = Duration::from_secs_f64(args.seconds);
+    let rows = measure(system.targets(), &loads, args.rounds, length).await?;
+    let mut section = Section::new(
+        format!("Payloads, C={}", args.connections),
+        &[
+            "case",
+            "target",
+            "requests/s",
+            "MiB/s",
+            "events/s",
+            "p50 µs",
+            "p99 µs",
+            "CPU µs",
+            "CPU µs an event",
+        ],
+    );
+    section.note("MiB/s counts what is sent in one direction; it goes both ways.");
+    for row in &rows {
+        let (rate, cpu) = (median_of(&row.rounds, Sample::rate), median_of(&row.rounds, Sample::cpu));
+        let (mut volume, mut events, mut each) = ("–".to_owned(), "–".to_owned(), "–".to_owned());
+        match row.case.what {
+            What::Echo(bytes) => volume = short(rate * bytes as f64 / f64::from(1 << 20)),
+            What::Progress(number) => {
+                events = short(rate * f64::from(number));
+                let cpu = cpu / f64::from(number);
+                each = short(cpu);
+                if number >= 1000 {
+                    section.figure(Line::CpuEvent, &row.target, cpu);
+                }
+            }
+            _ => {}
+        }
+        section.row([
+            row.case.name.to_owned(),
+            row.target.clone(),
+            short(rate),
+            volume,
+            events,
+            short(median_of(&row.rounds, |sample| sample.per_mille(500))),
+            short(median_of(&row.rounds, |sample| sample.per_mille(990))),
+            short(cpu),
+            each,
+        ]);
+    }
+    Ok(section)
+}
+
+async fn memory(args: &PayloadsArgs, nodes: &[Target]) -> anyhow::Result<Section> {
+    let mut section = Section::new(
+        format!("Resident memory under load, C={}", args.connections),
+        &["case", "target", "before MiB", "steady MiB", "at the end MiB", "highest MiB", "end / steady"],
+    );
+    section.note(format!(
+        "{} s under each load. Steady is the highest of the second before {} s have passed, the end the highest of the last second.",
+        short(args.watch),
+        STEADY_AFTER.as_secs()
+    ));
+    let length = Duration::from_secs_f64(args.watch);
+    for node in nodes {
+        for case in WATCHED.map(|place| &CASES[place]) {
+            eprintln!("memory: {} {}", case.name, node.name);
+            let before = process::rss_kib(node.pid)?;
+            let seen = watched(node, case, args.connections, length).await?;
+            let highest = |from: Duration, to: Duration| {
+                let of = seen.iter().filter(|(at, _)| *at >= from && *at < to);
+                of.map(|(_, kib)| *kib as f64 / 1024.0).fold(0.0, f64::max)
+            };
+            let steady = STEADY_AFTER.min(length / 3);
+            let settled = highest(steady.saturating_sub(WINDOW), steady);
+            let end = highest(length.saturating_sub(WINDOW), Duration::MAX);
+            let grown = ratio(end, settled);
+            section.row([
+                case.name.to_owned(),
+                node.name.clone(),
+                short(before as f64 / 1024.0),
+                short(settled),
+                short(end),
+                short(highest(Duration::ZERO, Duration::MAX)),
+                format!("{grown:.3}"),
+            ]);
+            section.check(
+                format!("memory of {} under {}, end / steady", node.name, case.name),
+                grown,
+                Bound::AtMost(GROWTH_MAX),
+            );
+        }
+    }
+    Ok(section)
+}
+
+/// Resident memory in KiB while a load runs, by the time since its start.
+async fn watched(
+    target: &Target,
+    case: &Case,
+    connections: usize,
+    length: Duration,
+) -> anyhow::Result<Vec<(Duration, u64)>> {
+    let mut loading = JoinSet::new();
+    let (of, what) = (target.clone(), *case);
+    loading.spawn(async move { load::run(&of, &what, connections, length).await });
+    let start = Instant::now();
+    let mut seen = Vec::new();
+    loop {
+        let next = Instant::now() + LOOK_EVERY;
+        tokio::select! {
+            done = loading.join_next() => {
+                done.context("a load was started")???;
+                return Ok(seen);
+            }
+            () = sleep_until(next) => seen.push((start.elapsed(), process::rss_kib(target.pid)?)),
+        }
+    }
+}
