@@ -7,6 +7,8 @@
 //! Deeper than [`DEPTH_MAX`] or longer than the token limit is refused, so the
 //! cost is linear in the bytes and bounded.
 
+mod run;
+
 use std::ops::Range;
 
 pub use crate::reason::{BadMessage, ParseError, Reason};
@@ -70,115 +72,128 @@ impl Quoted {
     }
 }
 
-/// Reads one text from left to right. The caller has checked the UTF-8.
+/// Reads one text from left to right.
+///
+/// What it has read over is valid, UTF-8 included: outside of strings nothing
+/// but ASCII is JSON, and at the first other byte in a string all that follows
+/// is checked at once. Most texts have none.
 pub struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
     depth: u32,
-    tokens: u32,
+    tokens_left: u32,
     limits: Limits,
+    /// Whether the rest of the text is known to be UTF-8.
+    wide: bool,
 }
 
 impl<'a> Scanner<'a> {
-    /// Checks what concerns the text as a whole: its length, a byte order
-    /// mark, UTF-8.
+    /// Checks what concerns the text as a whole: its length, a byte order mark.
+    #[inline]
     pub fn new(text: &'a [u8], limits: Limits) -> Result<Self, ParseError> {
-        let fail = |offset, reason| Err(ParseError { offset, reason });
+        let fail = |reason| Err(ParseError { offset: 0, reason });
         if u32::try_from(text.len()).is_err() {
-            return fail(0, Reason::Length);
+            return fail(Reason::Length);
         }
         if text.starts_with(b"\xef\xbb\xbf") {
-            return fail(0, Reason::ByteOrderMark);
-        }
-        if let Err(error) = std::str::from_utf8(text) {
-            return fail(error.valid_up_to(), Reason::Utf8);
+            return fail(Reason::ByteOrderMark);
         }
         let limits = Limits { depth_max: limits.depth_max.min(DEPTH_MAX), ..limits };
-        Ok(Self { text, at: 0, depth: 0, tokens: 0, limits })
+        Ok(Self { text, at: 0, depth: 0, tokens_left: limits.tokens_max, limits, wide: false })
     }
 
     /// Reads a part again that has been read before with success.
+    #[inline]
     pub(crate) fn resume(text: &'a [u8], at: usize) -> Self {
         let limits = Limits { tokens_max: u32::MAX, ..Limits::BACKEND };
-        Self { text, at, depth: 0, tokens: 0, limits }
+        Self { text, at, depth: 0, tokens_left: u32::MAX, limits, wide: true }
     }
 
     /// The next byte that will be read.
+    #[inline]
     pub fn offset(&self) -> usize {
         self.at
     }
 
+    /// An error at the next byte; or that the text is not UTF-8 (anywhere: a
+    /// text of which nothing is certain has no better error).
+    #[cold]
     pub fn error(&self, reason: Reason) -> ParseError {
-        ParseError { offset: self.at, reason }
-    }
-
-    fn unexpected(&self) -> ParseError {
-        self.error(if self.at >= self.text.len() { Reason::End } else { Reason::Syntax })
+        let error = ParseError { offset: self.at, reason };
+        if self.wide { error } else { or_not_utf8(self.text, error) }
     }
 
     /// The first byte of the next value, without reading it.
     #[inline]
     pub fn peek(&mut self) -> Result<u8, ParseError> {
-        self.space();
-        self.text.get(self.at).copied().ok_or_else(|| self.error(Reason::End))
+        self.space().ok_or_else(|| self.error(Reason::End))
     }
 
     /// Steps into an object; true if it has a first member.
+    #[inline]
     pub fn open_object(&mut self) -> Result<bool, ParseError> {
-        self.open(b'{', b'}')
+        self.open(b'{', b'}').map_err(|reason| self.error(reason))
     }
 
     /// Steps into an array; true if it has a first element.
+    #[inline]
     pub fn open_array(&mut self) -> Result<bool, ParseError> {
-        self.open(b'[', b']')
+        self.open(b'[', b']').map_err(|reason| self.error(reason))
     }
 
     /// After a member's value: true if another member follows.
+    #[inline]
     pub fn next_member(&mut self) -> Result<bool, ParseError> {
-        self.next(b'}')
+        self.next(b'}').map_err(|reason| self.error(reason))
     }
 
     /// After an element: true if another one follows.
+    #[inline]
     pub fn next_element(&mut self) -> Result<bool, ParseError> {
-        self.next(b']')
+        self.next(b']').map_err(|reason| self.error(reason))
     }
 
     /// A member's key, and the colon after it.
     pub fn key(&mut self) -> Result<Quoted, ParseError> {
-        if self.peek()? != b'"' {
-            return Err(self.error(Reason::Syntax));
-        }
-        self.token()?;
-        let key = self.string()?;
-        if self.peek()? != b':' {
-            return Err(self.error(Reason::Syntax));
-        }
-        self.at += 1;
         self.space();
-        Ok(key)
+        let start = self.at;
+        match self.read_key() {
+            Ok((end, escaped)) => Ok(Quoted { span: span(start, end), escaped }),
+            Err(reason) => Err(self.error(reason)),
+        }
     }
 
     /// Nothing but space may follow.
+    #[inline]
     pub fn end(&mut self) -> Result<(), ParseError> {
-        self.space();
-        if self.at < self.text.len() { Err(self.error(Reason::Trailing)) } else { Ok(()) }
+        if self.space().is_some() { Err(self.error(Reason::Trailing)) } else { Ok(()) }
     }
 
     /// Reads over one value of any kind.
     pub fn value(&mut self) -> Result<Span, ParseError> {
         self.space();
         let start = self.at;
+        match self.read_value() {
+            Ok(()) => Ok(span(start, self.at)),
+            Err(reason) => Err(self.error(reason)),
+        }
+    }
+
+    // What follows fails with a reason alone, which fits into a register; the
+    // place is where the scanner then stands.
+
+    fn read_value(&mut self) -> Result<(), Reason> {
         // One bit per open container, 1 for an object: no recursion, no heap.
         let mut kinds = 0_u64;
         let base = self.depth;
-        loop {
+        'values: loop {
             self.token()?;
             match self.text.get(self.at) {
                 Some(b'"') => _ = self.string()?,
                 Some(b'{') => {
                     if self.enter(b'}')? {
                         kinds = kinds << 1 | 1;
-                        self.key()?;
+                        self.read_key()?;
                         continue;
                     }
                 }
@@ -195,82 +210,117 @@ impl<'a> Scanner<'a> {
                 _ => return Err(self.unexpected()),
             }
             // A value has ended: close what ends with it.
-            loop {
-                if self.depth == base {
-                    return Ok(span(start, self.at));
-                }
+            while self.depth != base {
                 let object = kinds & 1 == 1;
                 if self.next(if object { b'}' } else { b']' })? {
                     if object {
-                        self.key()?;
+                        self.read_key()?;
                     }
-                    break;
+                    continue 'values;
                 }
                 kinds >>= 1;
             }
+            return Ok(());
         }
     }
 
-    fn open(&mut self, open: u8, close: u8) -> Result<bool, ParseError> {
-        if self.peek()? != open {
-            return Err(self.error(Reason::Syntax));
+    /// Over a key and its colon, to the value. Where the key ends, and whether
+    /// it has escapes.
+    #[inline]
+    fn read_key(&mut self) -> Result<(usize, bool), Reason> {
+        match self.text.get(self.at) {
+            Some(b'"') => self.token()?,
+            _ => return Err(self.unexpected()),
+        }
+        let escaped = self.string()?;
+        let end = self.at;
+        match self.space() {
+            Some(b':') => self.at += 1,
+            _ => return Err(self.unexpected()),
+        }
+        self.space();
+        Ok((end, escaped))
+    }
+
+    #[inline]
+    fn open(&mut self, open: u8, close: u8) -> Result<bool, Reason> {
+        if self.space() != Some(open) {
+            return Err(self.unexpected());
         }
         self.token()?;
         self.enter(close)
     }
 
     /// Over an opening bracket; true if the container is not empty.
-    fn enter(&mut self, close: u8) -> Result<bool, ParseError> {
+    #[inline]
+    fn enter(&mut self, close: u8) -> Result<bool, Reason> {
         if self.depth >= self.limits.depth_max {
-            return Err(self.error(Reason::Depth));
+            return Err(Reason::Depth);
         }
         self.at += 1;
-        if self.peek()? == close {
-            self.at += 1;
-            return Ok(false);
-        }
-        self.depth += 1;
-        Ok(true)
-    }
-
-    #[inline]
-    fn next(&mut self, close: u8) -> Result<bool, ParseError> {
-        let byte = self.peek()?;
-        if byte == b',' {
-            self.at += 1;
-            self.space();
-            Ok(true)
-        } else if byte == close {
-            self.at += 1;
-            self.depth -= 1;
-            Ok(false)
-        } else {
-            Err(self.error(Reason::Syntax))
+        match self.space() {
+            Some(byte) if byte == close => {
+                self.at += 1;
+                Ok(false)
+            }
+            Some(_) => {
+                self.depth += 1;
+                Ok(true)
+            }
+            None => Err(Reason::End),
         }
     }
 
     #[inline]
-    fn token(&mut self) -> Result<(), ParseError> {
-        self.tokens += 1;
-        if self.tokens > self.limits.tokens_max { Err(self.error(Reason::Tokens)) } else { Ok(()) }
-    }
-
-    #[inline]
-    fn space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.text.get(self.at) {
-            self.at += 1;
+    fn next(&mut self, close: u8) -> Result<bool, Reason> {
+        match self.space() {
+            Some(b',') => {
+                self.at += 1;
+                self.space();
+                Ok(true)
+            }
+            Some(byte) if byte == close => {
+                self.at += 1;
+                self.depth -= 1;
+                Ok(false)
+            }
+            _ => Err(self.unexpected()),
         }
     }
 
-    fn literal(&mut self, word: &[u8]) -> Result<(), ParseError> {
+    #[inline]
+    fn token(&mut self) -> Result<(), Reason> {
+        self.tokens_left = self.tokens_left.checked_sub(1).ok_or(Reason::Tokens)?;
+        Ok(())
+    }
+
+    /// Over space, to the byte after it.
+    #[inline]
+    fn space(&mut self) -> Option<u8> {
+        match self.text.get(self.at) {
+            Some(byte) if *byte > b' ' => Some(*byte),
+            _ => {
+                self.at = run::space(self.text, self.at);
+                self.text.get(self.at).copied()
+            }
+        }
+    }
+
+    #[cold]
+    fn unexpected(&self) -> Reason {
+        if self.at >= self.text.len() { Reason::End } else { Reason::Syntax }
+    }
+
+    fn literal(&mut self, word: &[u8]) -> Result<(), Reason> {
         if !self.text[self.at..].starts_with(word) {
-            return Err(self.error(Reason::Syntax));
+            return Err(Reason::Syntax);
         }
         self.at += word.len();
         Ok(())
     }
 
-    fn number(&mut self) -> Result<(), ParseError> {
+    #[inline]
+    fn number(&mut self) -> Result<(), Reason> {
         if self.text[self.at] == b'-' {
             self.at += 1;
         }
@@ -279,6 +329,14 @@ impl<'a> Scanner<'a> {
         } else {
             self.digits()?;
         }
+        match self.text.get(self.at) {
+            Some(b'.' | b'e' | b'E') => self.fraction(),
+            _ => Ok(()),
+        }
+    }
+
+    /// What may follow the integer part of a number.
+    fn fraction(&mut self) -> Result<(), Reason> {
         if self.text.get(self.at) == Some(&b'.') {
             self.at += 1;
             self.digits()?;
@@ -294,120 +352,115 @@ impl<'a> Scanner<'a> {
     }
 
     /// At least one.
-    fn digits(&mut self) -> Result<(), ParseError> {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.text.get(self.at) {
-            self.at += 1;
+    #[inline]
+    fn digits(&mut self) -> Result<(), Reason> {
+        match self.text.get(self.at) {
+            Some(b'0'..=b'9') => self.at = run::digits(self.text, self.at + 1),
+            _ => return Err(self.unexpected()),
         }
-        if self.at == start { Err(self.unexpected()) } else { Ok(()) }
+        Ok(())
     }
 
-    fn string(&mut self) -> Result<Quoted, ParseError> {
-        let start = self.at;
+    /// Over a string, from its quote on; whether it has escapes.
+    fn string(&mut self) -> Result<bool, Reason> {
         let mut escaped = false;
         self.at += 1;
         loop {
-            self.at += plain_run(&self.text[self.at..]);
+            self.at = if self.wide {
+                run::plain::<true>(self.text, self.at)
+            } else {
+                run::plain::<false>(self.text, self.at)
+            };
             match self.text.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(Quoted { span: span(start, self.at), escaped });
+                    return Ok(escaped);
                 }
                 Some(b'\\') => {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(_) => return Err(self.error(Reason::ControlCharacter)),
-                None => return Err(self.error(Reason::End)),
+                Some(0x80..) => self.check_rest()?,
+                Some(_) => return Err(Reason::ControlCharacter),
+                None => return Err(Reason::End),
             }
         }
     }
 
-    fn escape(&mut self) -> Result<(), ParseError> {
+    /// At the first byte that is not ASCII.
+    #[inline(never)]
+    fn check_rest(&mut self) -> Result<(), Reason> {
+        let rest = &self.text[self.at..];
+        if simdutf8::basic::from_utf8(rest).is_err() {
+            self.at += valid_up_to(rest);
+            return Err(Reason::Utf8);
+        }
+        self.wide = true;
+        Ok(())
+    }
+
+    #[inline]
+    fn escape(&mut self) -> Result<(), Reason> {
         match self.text.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
-            Some(b'u') => {
-                let unit = self.unit(self.at)?;
-                let pair = match unit {
-                    0xd800..=0xdbff => {
-                        self.text[self.at + 6..].starts_with(b"\\u")
-                            && matches!(self.unit(self.at + 6)?, 0xdc00..=0xdfff)
-                    }
-                    _ => false,
-                };
-                if !pair && matches!(unit, 0xd800..=0xdfff) && !self.limits.lone_surrogates {
-                    return Err(self.error(Reason::LoneSurrogate));
-                }
-                self.at += if pair { 12 } else { 6 };
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 2;
+                Ok(())
             }
+            Some(b'u') => self.unicode_escape(),
             _ => {
                 self.at += 1;
-                return Err(self.unexpected());
+                Err(self.unexpected())
             }
         }
+    }
+
+    fn unicode_escape(&mut self) -> Result<(), Reason> {
+        let unit = self.unit(self.at).ok_or(Reason::Syntax)?;
+        let mut end = self.at + 6;
+        if let 0xd800..=0xdbff = unit
+            && self.text[end..].starts_with(b"\\u")
+        {
+            let Some(second) = self.unit(end) else {
+                self.at = end;
+                return Err(Reason::Syntax);
+            };
+            if let 0xdc00..=0xdfff = second {
+                end += 6;
+            }
+        }
+        let alone = matches!(unit, 0xd800..=0xdfff) && end == self.at + 6;
+        if alone && !self.limits.lone_surrogates {
+            return Err(Reason::LoneSurrogate);
+        }
+        self.at = end;
         Ok(())
     }
 
     /// The four hex digits of the `\u` at `at`.
-    fn unit(&self, at: usize) -> Result<u16, ParseError> {
-        let short = || ParseError { offset: at, reason: Reason::Syntax };
-        let digits = self.text.get(at + 2..at + 6).ok_or_else(short)?;
-        let mut unit = 0;
-        for digit in digits {
-            let digit = char::from(*digit).to_digit(16).ok_or_else(short)?;
-            unit = unit << 4 | digit as u16;
-        }
-        Ok(unit)
+    fn unit(&self, at: usize) -> Option<u16> {
+        let digits = self.text.get(at + 2..at + 6)?;
+        digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)? as u16))
     }
+}
+
+/// The error, unless the text is not even UTF-8, which is told before all else.
+#[cold]
+pub(crate) fn or_not_utf8(text: &[u8], error: ParseError) -> ParseError {
+    let offset = valid_up_to(text);
+    match error.reason {
+        Reason::Length | Reason::ByteOrderMark => error,
+        _ if offset < text.len() => ParseError { offset, reason: Reason::Utf8 },
+        _ => error,
+    }
+}
+
+fn valid_up_to(text: &[u8]) -> usize {
+    std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len)
 }
 
 fn span(start: usize, end: usize) -> Span {
     // `Scanner::new` refused texts whose offsets would not fit.
     Span { start: start as u32, end: end as u32 }
-}
-
-/// How many bytes from the front need no attention inside a string. Short
-/// strings by words; long runs by blocks, in a form that compilers turn into
-/// vector instructions. (A `memchr` for the quote alone would let raw control
-/// characters through.)
-fn plain_run(text: &[u8]) -> usize {
-    let mut run = 0;
-    for word in text.as_chunks().0.iter().take(2) {
-        match stop_in(*word) {
-            Some(at) => return run + at,
-            None => run += 8,
-        }
-    }
-    for block in text[run..].as_chunks::<32>().0 {
-        if block.iter().fold(0, |stops, byte| stops | u8::from(is_stop(*byte))) != 0 {
-            break;
-        }
-        run += 32;
-    }
-    for word in text[run..].as_chunks().0 {
-        match stop_in(*word) {
-            Some(at) => return run + at,
-            None => run += 8,
-        }
-    }
-    run + text[run..].iter().position(|byte| is_stop(*byte)).unwrap_or(text.len() - run)
-}
-
-fn is_stop(byte: u8) -> bool {
-    // No short circuit: a branch would keep the blocks from being vectors.
-    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
-}
-
-/// The first stop of eight bytes, found in one word: a byte is below `n` if
-/// subtracting `n` borrows into its top bit. A borrow may also mark bytes after
-/// a stop, never before it.
-fn stop_in(bytes: [u8; 8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let word = u64::from_le_bytes(bytes);
-    let below = |word: u64, n: u8| word.wrapping_sub(ONES * u64::from(n)) & !word;
-    let equals = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    let stops = (below(word, 0x20) | equals(b'"') | equals(b'\\')) & (ONES * 0x80);
-    (stops != 0).then(|| stops.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]
