@@ -10,7 +10,7 @@ use crate::error::{RpcError, code};
 use crate::id::{ID_BYTES_MAX, RESPONSE_ID_BYTES_MAX, RawId};
 use crate::method::Method;
 use crate::params::{Index, Params};
-use crate::scan::{BadMessage, Limits, ParseError, Quoted, Reason, Scanner, Span};
+use crate::scan::{BadMessage, Limits, ParseError, Quoted, Reason, Scanner, Span, or_not_utf8};
 use crate::text;
 
 /// The most messages in one batch.
@@ -57,9 +57,10 @@ pub enum Outcome {
 impl Message {
     /// Reads one message; its parts share the memory of `bytes`.
     pub fn parse(bytes: Bytes, limits: Limits) -> Result<Self, BadMessage> {
-        let mut parts = Parts::default();
+        let mut parts = Parts::EMPTY;
         let read = parts.read(&bytes, limits).and_then(|()| parts.message(&bytes));
-        read.map_err(|ParseError { offset, reason }| {
+        read.map_err(|error| {
+            let ParseError { offset, reason } = or_not_utf8(&bytes, error);
             // Of what is not JSON, and of what may have two ids, none is known.
             let known = !reason.is_syntax() && reason != Reason::DuplicateKey;
             BadMessage { offset, reason, id: known.then(|| parts.id(&bytes)).flatten() }
@@ -125,14 +126,7 @@ enum Member {
     Error,
 }
 
-const MEMBERS: [(&str, Member); 6] = [
-    ("jsonrpc", Member::Jsonrpc),
-    ("id", Member::Id),
-    ("method", Member::Method),
-    ("params", Member::Params),
-    ("result", Member::Result),
-    ("error", Member::Error),
-];
+const MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 
 impl Member {
     fn of(key: Quoted, bytes: &[u8]) -> Result<Option<Self>, ParseError> {
@@ -145,27 +139,35 @@ impl Member {
         } else {
             key.inner(bytes)
         };
-        for (known, member) in MEMBERS {
-            if name == known.as_bytes() {
-                return Ok(Some(member));
+        Ok(Some(match name {
+            b"jsonrpc" => Self::Jsonrpc,
+            b"id" => Self::Id,
+            b"method" => Self::Method,
+            b"params" => Self::Params,
+            b"result" => Self::Result,
+            b"error" => Self::Error,
+            _ if MEMBERS.iter().any(|known| text::folds_to(name, known)) => {
+                return Err(at(key.span, Reason::KeyCase));
             }
-        }
-        if MEMBERS.iter().any(|(known, _)| text::folds_to(name, known)) {
-            return Err(at(key.span, Reason::KeyCase));
-        }
-        Ok(None)
+            _ => return Ok(None),
+        }))
     }
 }
 
-#[derive(Default)]
 struct Parts {
-    spans: [Option<Span>; MEMBERS.len()],
-    index: Option<Index>,
+    spans: [Span; MEMBERS.len()],
+    /// Of params, if they are an object.
+    index: Index,
+    params_are_object: bool,
 }
 
 impl Parts {
+    const EMPTY: Self =
+        Self { spans: [Span::NONE; MEMBERS.len()], index: Index::EMPTY, params_are_object: false };
+
+    #[inline]
     fn get(&self, member: Member) -> Option<Span> {
-        self.spans[member as usize]
+        self.spans[member as usize].or_none()
     }
 
     fn read(&mut self, bytes: &[u8], limits: Limits) -> Result<(), ParseError> {
@@ -187,13 +189,12 @@ impl Parts {
                 return Err(at(key.span, Reason::DuplicateKey));
             }
             let value = if member == Member::Params && scanner.peek()? == b'{' {
-                let start = scanner.offset() as u32;
-                self.index = Some(Index::read(&mut scanner, bytes)?.relative_to(start));
-                Span { start, end: scanner.offset() as u32 }
+                self.params_are_object = true;
+                self.index.read(&mut scanner, bytes)?
             } else {
                 scanner.value()?
             };
-            self.spans[member as usize] = Some(value);
+            self.spans[member as usize] = value;
             more = scanner.next_member()?;
         }
         scanner.end()
@@ -201,7 +202,7 @@ impl Parts {
 
     fn message(&self, bytes: &Bytes) -> Result<Message, ParseError> {
         match self.get(Member::Jsonrpc) {
-            Some(span) if text::decode(&bytes[span.range()]).as_deref() == Some("2.0") => {}
+            Some(span) if text::is(&bytes[span.range()], "2.0") => {}
             Some(span) => return Err(at(span, Reason::Jsonrpc)),
             None => return Err(ParseError { offset: 0, reason: Reason::Jsonrpc }),
         }
@@ -209,8 +210,7 @@ impl Parts {
         let error = self.get(Member::Error);
         match (self.get(Member::Method), result, error) {
             (Some(method), None, None) => {
-                let method_text = text::decode(&bytes[method.range()]).ok_or(at(method, Reason::Method))?;
-                let method = Method::parse(&method_text);
+                let method = read_method(bytes, method)?;
                 let params = self.params(bytes, &method)?;
                 Ok(match self.get(Member::Id) {
                     Some(id) => {
@@ -239,19 +239,19 @@ impl Parts {
 
     fn params(&self, bytes: &Bytes, method: &Method) -> Result<Params, ParseError> {
         let Some(span) = self.get(Member::Params) else { return Ok(Params::NONE) };
-        let Some(index) = self.index else {
+        if !self.params_are_object {
             // Some clients write `"params": null` where they have none.
             return if &bytes[span.range()] == b"null" {
                 Ok(Params::NONE)
             } else {
                 Err(at(span, Reason::Params))
             };
-        };
+        }
         // An unknown method may have members that only look like ours.
-        if let (Some(offset), true) = (index.odd_case, method.is_known()) {
+        if let (Some(offset), true) = (self.index.odd_case, method.is_known()) {
             return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase });
         }
-        Ok(Params::new(bytes.slice(span.range()), index))
+        Ok(Params::new(bytes.slice(span.range()), self.index))
     }
 
     /// For the answer to a bad message.
@@ -259,6 +259,11 @@ impl Parts {
         let span = self.get(Member::Id)?;
         read_id(bytes, span, ID_BYTES_MAX).ok()
     }
+}
+
+fn read_method(bytes: &[u8], span: Span) -> Result<Method, ParseError> {
+    let raw = &bytes[span.range()];
+    Method::from_json(raw).ok_or(at(span, Reason::Method))
 }
 
 fn read_id(bytes: &[u8], span: Span, bytes_max: usize) -> Result<RawId, ParseError> {
@@ -427,7 +432,7 @@ mod tests {
             let view: Value = serde_json::from_str(&text).unwrap();
             let parsed = parse(&text);
             let keys: Vec<_> = members.iter().map(|(key, _)| key.as_str()).collect();
-            let twice = MEMBERS.iter().any(|(known, _)| keys.iter().filter(|key| *key == known).count() > 1);
+            let twice = MEMBERS.iter().any(|known| keys.iter().filter(|key| *key == known).count() > 1);
             prop_assert!(!(twice && parsed.is_ok()));
             let (id, params) = match parsed {
                 Ok(Message::Request(request)) => {

@@ -104,6 +104,9 @@ fn integer_part(raw: &[u8]) -> &[u8] {
 }
 
 fn is_integer(raw: &[u8]) -> bool {
+    if raw.iter().all(u8::is_ascii_digit) {
+        return true;
+    }
     let mut parts = raw.strip_prefix(b"-").unwrap_or(raw).splitn(2, |byte| *byte == b'.');
     let digits = parts.next().is_some_and(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit));
     digits && parts.next().is_none_or(|part| !part.is_empty() && part.iter().all(|byte| *byte == b'0'))

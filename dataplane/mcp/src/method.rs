@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::params::Key;
+use crate::text;
 use crate::version::ProtocolVersion::{self, *};
 
 /// Who sends it.
@@ -39,11 +40,11 @@ macro_rules! methods {
             /// Every known method.
             pub const KNOWN: &'static [Method] = &[$(Method::$variant),*];
 
-            pub fn parse(wire: &str) -> Self {
-                match wire {
-                    $($wire => Self::$variant,)*
-                    other => Self::Other(other.into()),
-                }
+            fn known(wire: &[u8]) -> Option<Self> {
+                $(if wire == $wire.as_bytes() {
+                    return Some(Self::$variant);
+                })*
+                None
             }
 
             pub fn as_str(&self) -> &str {
@@ -109,6 +110,20 @@ methods! {
 }
 
 impl Method {
+    pub fn parse(wire: &str) -> Self {
+        Self::known(wire.as_bytes()).unwrap_or_else(|| Self::Other(wire.into()))
+    }
+
+    /// Takes a raw JSON string, already scanned; `None` for anything else.
+    pub(crate) fn from_json(raw: &[u8]) -> Option<Self> {
+        let inner = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        // What is known has no escapes, unless somebody likes to write them.
+        match Self::known(inner) {
+            Some(method) => Some(method),
+            None => Some(Self::parse(&text::decode(raw)?)),
+        }
+    }
+
     pub fn is_known(&self) -> bool {
         !matches!(self, Self::Other(_))
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::id::RawId;
 use crate::patch::Patch;
-use crate::scan::{Limits, ParseError, Quoted, Reason, Scanner, Span};
+use crate::scan::{Limits, ParseError, Quoted, Reason, Scanner, Span, or_not_utf8};
 use crate::text;
 
 macro_rules! keys {
@@ -81,49 +81,40 @@ pub(crate) struct Index {
     pub(crate) odd_case: Option<u32>,
 }
 
-/// No value is empty, so an empty span is none.
-const NONE: Span = Span { start: 0, end: 0 };
-
 impl Index {
-    const EMPTY: Self = Self { spans: [NONE; KEYS], members: 0, odd_case: None };
+    pub(crate) const EMPTY: Self = Self { spans: [Span::NONE; KEYS], members: 0, odd_case: None };
 
+    #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<Span> {
-        let span = self.spans[key as usize];
-        (span != NONE).then_some(span)
+        self.spans[key as usize].or_none()
     }
 
-    /// Reads an object at the scanner and notes its members.
-    pub(crate) fn read(scanner: &mut Scanner<'_>, bytes: &[u8]) -> Result<Self, ParseError> {
-        let mut index = Self::EMPTY;
+    /// Reads an object at the scanner and notes where its members are, seen
+    /// from its own start. Where the object is.
+    pub(crate) fn read(&mut self, scanner: &mut Scanner<'_>, bytes: &[u8]) -> Result<Span, ParseError> {
+        scanner.peek()?;
+        let start = scanner.offset() as u32;
         let mut more = scanner.open_object()?;
         while more {
             let quoted = scanner.key()?;
             let value = scanner.value()?;
-            index.members += 1;
+            self.members += 1;
             match Sighting::of(quoted, bytes) {
                 Sighting::None => {}
-                Sighting::Case => index.odd_case = index.odd_case.or(Some(quoted.span.start)),
-                Sighting::Key(key) if index.get(key).is_some() => {
+                Sighting::Case => self.odd_case = self.odd_case.or(Some(quoted.span.start)),
+                Sighting::Key(key) if self.get(key).is_some() => {
                     return Err(ParseError {
                         offset: quoted.span.start as usize,
                         reason: Reason::DuplicateKey,
                     });
                 }
-                Sighting::Key(key) => index.spans[key as usize] = value,
+                Sighting::Key(key) => {
+                    self.spans[key as usize] = Span { start: value.start - start, end: value.end - start };
+                }
             }
             more = scanner.next_member()?;
         }
-        Ok(index)
-    }
-
-    /// The same, seen from `start` of the text.
-    pub(crate) fn relative_to(mut self, start: u32) -> Self {
-        for span in &mut self.spans {
-            if *span != NONE {
-                *span = Span { start: span.start - start, end: span.end - start };
-            }
-        }
-        self
+        Ok(Span { start, end: scanner.offset() as u32 })
     }
 }
 
@@ -134,18 +125,20 @@ enum Sighting {
 }
 
 impl Sighting {
+    #[inline]
     fn of(quoted: Quoted, bytes: &[u8]) -> Self {
-        let key: Cow<'_, [u8]> = if quoted.escaped {
-            match text::decode(&bytes[quoted.span.range()]) {
-                Some(key) => Cow::Owned(key.into_owned().into_bytes()),
-                None => return Self::None,
-            }
-        } else {
-            Cow::Borrowed(quoted.inner(bytes))
-        };
-        if let Some(key) = Key::parse(&key) {
+        if quoted.escaped {
+            return text::decode(&bytes[quoted.span.range()])
+                .map_or(Self::None, |key| Self::of_text(key.as_bytes()));
+        }
+        Self::of_text(quoted.inner(bytes))
+    }
+
+    #[inline]
+    fn of_text(key: &[u8]) -> Self {
+        if let Some(key) = Key::parse(key) {
             Self::Key(key)
-        } else if Key::ALL.iter().any(|known| text::folds_to(&key, known.as_str())) {
+        } else if Key::ALL.iter().any(|known| text::folds_to(key, known.as_str())) {
             Self::Case
         } else {
             Self::None
@@ -168,15 +161,13 @@ impl Params {
     /// Scans an object that stands alone.
     pub fn scan(raw: &Bytes, limits: Limits) -> Result<Self, ParseError> {
         let mut scanner = Scanner::new(raw, limits)?;
-        scanner.peek()?;
-        let start = scanner.offset();
-        let index = Index::read(&mut scanner, raw)?;
-        let end = scanner.offset();
+        let mut index = Index::EMPTY;
+        let object = index.read(&mut scanner, raw).map_err(|error| or_not_utf8(raw, error))?;
         scanner.end()?;
         if let Some(offset) = index.odd_case {
             return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase });
         }
-        Ok(Self { raw: Some(raw.slice(start..end)), index: index.relative_to(start as u32) })
+        Ok(Self { raw: Some(raw.slice(object.range())), index })
     }
 
     pub(crate) fn new(raw: Bytes, index: Index) -> Self {

@@ -52,6 +52,15 @@ pub struct Span {
 }
 
 impl Span {
+    /// No value is empty, so an empty span is none.
+    pub(crate) const NONE: Self = Self { start: 0, end: 0 };
+
+    #[inline]
+    pub(crate) fn or_none(self) -> Option<Self> {
+        (self.end != 0).then_some(self)
+    }
+
+    #[inline]
     pub fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
@@ -67,6 +76,7 @@ pub struct Quoted {
 
 impl Quoted {
     /// What is between the quotes.
+    #[inline]
     pub fn inner(self, text: &[u8]) -> &[u8] {
         &text[self.span.start as usize + 1..self.span.end as usize - 1]
     }
@@ -226,7 +236,7 @@ impl<'a> Scanner<'a> {
 
     /// Over a key and its colon, to the value. Where the key ends, and whether
     /// it has escapes.
-    #[inline]
+    #[inline(always)]
     fn read_key(&mut self) -> Result<(usize, bool), Reason> {
         match self.text.get(self.at) {
             Some(b'"') => self.token()?,
@@ -252,7 +262,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Over an opening bracket; true if the container is not empty.
-    #[inline]
+    #[inline(always)]
     fn enter(&mut self, close: u8) -> Result<bool, Reason> {
         if self.depth >= self.limits.depth_max {
             return Err(Reason::Depth);
@@ -271,7 +281,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self, close: u8) -> Result<bool, Reason> {
         match self.space() {
             Some(b',') => {
@@ -288,14 +298,14 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn token(&mut self) -> Result<(), Reason> {
         self.tokens_left = self.tokens_left.checked_sub(1).ok_or(Reason::Tokens)?;
         Ok(())
     }
 
     /// Over space, to the byte after it.
-    #[inline]
+    #[inline(always)]
     fn space(&mut self) -> Option<u8> {
         match self.text.get(self.at) {
             Some(byte) if *byte > b' ' => Some(*byte),
@@ -362,27 +372,54 @@ impl<'a> Scanner<'a> {
     }
 
     /// Over a string, from its quote on; whether it has escapes.
+    #[inline(always)]
     fn string(&mut self) -> Result<bool, Reason> {
-        let mut escaped = false;
+        // Most keys, and many values, end within a word.
+        if let Some(end) = run::short(self.text, self.at + 1) {
+            self.at = end;
+            return Ok(false);
+        }
         self.at += 1;
+        if self.wide { self.long_string::<true>(false) } else { self.long_string::<false>(false) }
+    }
+
+    /// From within a string on, to its end. `WIDE` is what `wide` is.
+    #[inline(never)]
+    fn long_string<const WIDE: bool>(&mut self, mut escaped: bool) -> Result<bool, Reason> {
+        let text = self.text;
+        let mut run = run::Plain::<WIDE>::from(self.at);
         loop {
-            self.at = if self.wide {
-                run::plain::<true>(self.text, self.at)
-            } else {
-                run::plain::<false>(self.text, self.at)
-            };
-            match self.text.get(self.at) {
+            let at = run.stop(text);
+            match text.get(at) {
                 Some(b'"') => {
-                    self.at += 1;
+                    self.at = at + 1;
                     return Ok(escaped);
                 }
                 Some(b'\\') => {
                     escaped = true;
-                    self.escape()?;
+                    let simple = matches!(
+                        text.get(at + 1),
+                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')
+                    );
+                    if simple {
+                        run = run::Plain::from(at + 2);
+                        continue;
+                    }
+                    self.at = at;
+                    self.unicode_escape()?;
+                    run = run::Plain::from(self.at);
                 }
-                Some(0x80..) => self.check_rest()?,
-                Some(_) => return Err(Reason::ControlCharacter),
-                None => return Err(Reason::End),
+                found => {
+                    self.at = at;
+                    return match found {
+                        Some(0x80..) => {
+                            self.check_rest()?;
+                            self.long_string::<true>(escaped)
+                        }
+                        Some(_) => Err(Reason::ControlCharacter),
+                        None => Err(Reason::End),
+                    };
+                }
             }
         }
     }
@@ -399,22 +436,12 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    #[inline]
-    fn escape(&mut self) -> Result<(), Reason> {
-        match self.text.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 2;
-                Ok(())
-            }
-            Some(b'u') => self.unicode_escape(),
-            _ => {
-                self.at += 1;
-                Err(self.unexpected())
-            }
-        }
-    }
-
+    #[inline(never)]
     fn unicode_escape(&mut self) -> Result<(), Reason> {
+        if self.text.get(self.at + 1) != Some(&b'u') {
+            self.at += 1;
+            return Err(self.unexpected());
+        }
         let unit = self.unit(self.at).ok_or(Reason::Syntax)?;
         let mut end = self.at + 6;
         if let 0xd800..=0xdbff = unit

@@ -59,11 +59,11 @@ pub fn write(text: &str, out: &mut Vec<u8>) {
 /// Whether a key that is not `known` would pass for it in a parser that
 /// ignores case. Go's does, and it folds two letters that are not ASCII.
 pub fn folds_to(key: &[u8], known: &str) -> bool {
-    if key.is_ascii() {
+    // The long s and the Kelvin sign take more bytes than what they fold to.
+    if key.len() <= known.len() {
         return key.eq_ignore_ascii_case(known.as_bytes());
     }
-    // The long s and the Kelvin sign take more bytes than what they fold to.
-    if key.len() > 3 * known.len() {
+    if key.len() > 3 * known.len() || key.is_ascii() {
         return false;
     }
     let Ok(key) = std::str::from_utf8(key) else { return false };

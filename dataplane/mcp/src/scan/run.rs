@@ -7,32 +7,61 @@
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const TOPS: u64 = 0x80 * ONES;
-/// Strings of up to so many words are the usual ones.
-const SHORT_WORDS: usize = 4;
 const BLOCK: usize = 64;
+const BLOCK_WORDS: u32 = BLOCK as u32 / 8;
+/// Runs of up to so many words are the usual ones: lines, names, sentences.
+const SHORT_WORDS: u32 = 8;
 
-/// The first byte from `at` on that needs attention inside a string: a quote, a
-/// backslash, a control character and, unless `WIDE`, what is not ASCII. The
-/// length of the text if there is none. (To look for the quote alone would let
-/// raw control characters through.)
-#[inline]
-pub fn plain<const WIDE: bool>(text: &[u8], at: usize) -> usize {
-    let (words, rest) = text[at..].as_chunks();
-    let mut run = at;
-    for word in words.iter().take(SHORT_WORDS) {
-        match first(stops::<WIDE>(u64::from_le_bytes(*word))) {
-            Some(stop) => return run + stop,
-            None => run += 8,
-        }
-    }
-    if words.len() > SHORT_WORDS {
-        return long_plain::<WIDE>(text, run);
-    }
-    run + rest.iter().position(|byte| is_stop::<WIDE>(*byte)).unwrap_or(rest.len())
+/// Where a string ends, quote included, if that is within the first word from
+/// `at` on and nothing before needs attention.
+#[inline(always)]
+pub fn short(text: &[u8], at: usize) -> Option<usize> {
+    let word = u64::from_le_bytes(*text.get(at..)?.first_chunk()?);
+    let stop = at + first(stops::<false>(word))?;
+    (text.get(stop) == Some(&b'"')).then_some(stop + 1)
 }
 
+/// Over what needs no attention inside a string.
+pub struct Plain<const WIDE: bool> {
+    at: usize,
+    /// Words to go until blocks are tried.
+    words_left: u32,
+}
+
+impl<const WIDE: bool> Plain<WIDE> {
+    #[inline(always)]
+    pub fn from(at: usize) -> Self {
+        Self { at, words_left: SHORT_WORDS }
+    }
+
+    /// The first byte that needs attention: a quote, a backslash, a control
+    /// character and, unless `WIDE`, what is not ASCII. The length of the text
+    /// if there is none. (To look for the quote alone would let raw control
+    /// characters through.)
+    #[inline(always)]
+    pub fn stop(mut self, text: &[u8]) -> usize {
+        while let Some(word) = text.get(self.at..).and_then(|rest| rest.first_chunk()) {
+            if let Some(stop) = first(stops::<WIDE>(u64::from_le_bytes(*word))) {
+                return self.at + stop;
+            }
+            self.at += 8;
+            self.words_left -= 1;
+            if self.words_left == 0 {
+                self.at = blocks::<WIDE>(text, self.at);
+                // In the block that is next there is a stop, or the end.
+                self.words_left = BLOCK_WORDS + 1;
+            }
+        }
+        while text.get(self.at).is_some_and(|byte| !is_stop::<WIDE>(*byte)) {
+            self.at += 1;
+        }
+        self.at
+    }
+}
+
+/// Over whole blocks without a stop.
 #[inline(never)]
-fn long_plain<const WIDE: bool>(text: &[u8], at: usize) -> usize {
+fn blocks<const WIDE: bool>(text: &[u8], at: usize) -> usize {
     let mut run = at;
     for block in text[run..].as_chunks::<BLOCK>().0 {
         if block.iter().fold(false, |found, byte| found | is_stop::<WIDE>(*byte)) {
@@ -40,14 +69,7 @@ fn long_plain<const WIDE: bool>(text: &[u8], at: usize) -> usize {
         }
         run += BLOCK;
     }
-    let (words, rest) = text[run..].as_chunks();
-    for word in words {
-        match first(stops::<WIDE>(u64::from_le_bytes(*word))) {
-            Some(stop) => return run + stop,
-            None => run += 8,
-        }
-    }
-    run + rest.iter().position(|byte| is_stop::<WIDE>(*byte)).unwrap_or(rest.len())
+    run
 }
 
 #[inline(always)]
@@ -120,9 +142,9 @@ mod tests {
 
     fn check(text: &[u8], at: usize) {
         let wide = |byte| byte < 0x20 || byte == b'"' || byte == b'\\';
-        assert_eq!(plain::<true>(text, at), slow(text, at, wide), "{text:?} from {at}");
+        assert_eq!(Plain::<true>::from(at).stop(text), slow(text, at, wide), "{text:?} from {at}");
         let ascii = slow(text, at, |byte| wide(byte) || byte >= 0x80);
-        assert_eq!(plain::<false>(text, at), ascii, "{text:?} from {at}");
+        assert_eq!(Plain::<false>::from(at).stop(text), ascii, "{text:?} from {at}");
         assert_eq!(space(text, at), slow(text, at, |byte| !b" \t\r\n".contains(&byte)), "{text:?} from {at}");
         assert_eq!(digits(text, at), slow(text, at, |byte| !byte.is_ascii_digit()), "{text:?} from {at}");
     }
