@@ -274,7 +274,7 @@ impl Relay {
     /// Copies a record to the node that would take the session up.
     async fn copy(&self, own: &Arc<Own>) {
         // One at a time, so that a newer version is never overtaken by an older one.
-        let mut copied = own.copied.lock().await;
+        let mut copied = own.copied().lock().await;
         let keys = self.keys.load_full();
         for _ in 0..COPY_ATTEMPTS_MAX {
             let record = own.record();

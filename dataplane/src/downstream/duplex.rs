@@ -305,7 +305,7 @@ impl Shared {
             Err(error) => return self.refuse(Some(&request.id), &error).await,
         };
         let legacy = Legacy {
-            _attached: opened.session.inbox.attach(None),
+            _attached: opened.session.inbox().attach(None),
             token: opened.token,
             session: opened.session,
             params: request.params,
@@ -339,7 +339,7 @@ impl Shared {
         let opened = legacy::open(&door, &legacy.params).ok()?;
         legacy.end(&self.doors);
         legacy.token = opened.token;
-        legacy._attached = opened.session.inbox.attach(None);
+        legacy._attached = opened.session.inbox().attach(None);
         legacy.session = opened.session;
         legacy.reopened += 1;
         debug!(session = %legacy.session.id, "a session takes the place of a lost one");
@@ -385,7 +385,7 @@ impl Shared {
         let closed = self.closed.clone();
         door.node.tracker.clone().spawn(closed.run_until_cancelled_owned(async move {
             let answer = shared.carry(door, session.clone(), &request, started).await;
-            let (message, ok) = reply::message(&request.id, session.client.version, &answer);
+            let (message, ok) = reply::message(&request.id, session.version, &answer);
             shared.answer(&landing.ticket, message).await;
             shared.doors.meters.answered(Era::Legacy, ok, began.elapsed());
         }));

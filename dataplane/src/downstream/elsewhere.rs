@@ -194,7 +194,7 @@ fn replay(door: &Door, session: &Arc<Session>, record: &SessionRecord) {
     }
     // What backends say on streams of their own is said from here now.
     if session.mark_upstream() {
-        attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox.clone()));
+        attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox().clone()));
     }
     let (node, table, view) = (door.node.clone(), door.table.clone(), door.view.clone());
     let session = session.clone();
@@ -205,7 +205,7 @@ fn replay(door: &Door, session: &Arc<Session>, record: &SessionRecord) {
                 id: RawId::text(&format!("magictunnel-again-{number}")),
                 method,
                 params,
-                client: session.client.clone(),
+                client: session.client().clone(),
                 deadline: Instant::now() + REPLAY_MAX,
                 param_headers: Vec::new(),
             };

@@ -159,7 +159,7 @@ fn session(door: &Door, head: &HeaderMap) -> Result<Arc<Session>, Refusal> {
 /// Answers a request: JSON if the answer comes first, else a stream; of lines if
 /// the client wants those.
 async fn call(door: Door, session: Arc<Session>, request: Request, lines: bool) -> Response<Body> {
-    let (id, version, began) = (request.id.clone(), session.client.version, Instant::now());
+    let (id, version, began) = (request.id.clone(), session.version, Instant::now());
     let (node, doors) = (door.node.clone(), door.doors.clone());
     let Some((work, mut from_call)) = begin(&door, &session, request) else {
         let error =
@@ -226,13 +226,13 @@ fn begin(
 ) -> Option<(impl Future<Output = Ended> + Send + use<>, mpsc::Receiver<ToClient>)> {
     let running = session.begin(&request.id)?;
     if session.mark_upstream() {
-        attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox.clone()));
+        attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox().clone()));
     }
     let call = Call {
         id: request.id,
         method: request.method,
         params: request.params,
-        client: session.client.clone(),
+        client: session.client().clone(),
         deadline: Instant::now() + LOCAL_LIMIT,
         param_headers: Vec::new(),
     };
@@ -321,7 +321,7 @@ impl Pump {
 
     /// Lets a client that can come back do so, as the backend has done.
     fn pause(&self, retry: Option<std::time::Duration>) {
-        if self.session.client.version.polls_sse() {
+        if self.session.version.polls_sse() {
             self.outlet.pause(retry);
         }
     }
@@ -340,7 +340,7 @@ fn cancelled(id: &RawId) -> Bytes {
 fn event_stream(session: &Session) -> (Outlet, Response<Body>) {
     let stream = session.open_stream();
     let reader = stream.attach(None);
-    if session.client.version.polls_sse() {
+    if session.version.polls_sse() {
         stream.prime(RETRY_DEFAULT);
     }
     (Outlet::Events(stream), reply::events(body_of(reader)))
@@ -403,7 +403,7 @@ pub async fn notified(door: &Door, session: &Arc<Session>, notification: Notific
                 session.cancel(&id);
             }
         }
-        method => gateway::notify(&door.table, &door.view, &session.client, &method, body).await,
+        method => gateway::notify(&door.table, &door.view, session.client(), &method, body).await,
     }
 }
 
@@ -445,12 +445,12 @@ pub async fn batch(
     body: &Bytes,
     outlet: Option<&Outlet>,
 ) -> Result<Option<Bytes>, RpcError> {
-    if !session.client.version.allows_batch() {
+    if !session.version.allows_batch() {
         return Err(RpcError::invalid_request("this protocol version has no batches: send one message"));
     }
     let messages = envelope::split_batch(body, Limits::CLIENT).map_err(|error| RpcError::from(&error))?;
     door.doors.meters.batch_messages.increment(messages.len() as u64);
-    let version = session.client.version;
+    let version = session.version;
     let mut running = Vec::new();
     let mut answers: Vec<Bytes> = Vec::new();
     for bytes in messages {
@@ -514,12 +514,12 @@ pub fn get(door: Door, head: &HeaderMap) -> Response<Body> {
     };
     session.touch();
     if session.mark_upstream() {
-        attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox.clone()));
+        attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox().clone()));
     }
     let wanted = head.get(headers::LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     let reader = match wanted.and_then(|id| session.resume(id)) {
         Some((stream, event)) => stream.attach(Some(event)),
-        None => session.inbox.attach(None),
+        None => session.inbox().attach(None),
     };
     reply::events(body_of(reader))
 }
@@ -541,7 +541,7 @@ pub async fn delete(door: Door, head: &HeaderMap) -> Response<Body> {
 
 /// Closes what backends hold for a session that has ended.
 pub fn close_upstream(node: &Arc<Node>, session: &Arc<Session>) {
-    let (node, client) = (node.clone(), session.client.clone());
+    let (node, client) = (node.clone(), session.client().clone());
     let (id, touched) = (session.id.clone(), session.is_touched());
     node.tracker.clone().spawn(async move {
         if touched {
@@ -580,8 +580,8 @@ mod tests {
             )
             .unwrap();
         let (caller, mut said) = Caller::channel();
-        let pump = Pump { outlet: Outlet::Events(session.inbox.clone()), session: session.clone() };
-        let mut reader = session.inbox.attach(None);
+        let pump = Pump { outlet: Outlet::Events(session.inbox().clone()), session: session.clone() };
+        let mut reader = session.inbox().attach(None);
         let asking = async {
             let question =
                 Question { key: "q".into(), method: Method::RootsList, params: Bytes::from_static(b"{}") };

@@ -7,13 +7,13 @@
 //! of the relay. Sessions never authenticate: the principal of each request must
 //! be the one in the token.
 
+mod live;
 mod table;
 
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -27,10 +27,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::live::Live;
 pub use self::table::{Place, SESSION_AGE_MAX, SessionError, Sessions};
 use super::stream::{EventStream, Kept};
 use crate::{
-    gateway::call::{Caller, Client, Identity, Reply, Scope, ToClient},
+    gateway::call::{Client, Identity, Reply, ToClient},
     mcp::{ProtocolVersion, RawId},
 };
 
@@ -47,25 +48,21 @@ pub const SESSION_KEPT_BYTES_MAX: usize = 1 << 20;
 pub struct Session {
     pub id: Arc<str>,
     pub gateway: ResourceName,
-    pub client: Arc<Client>,
-    /// What the client gets on its GET stream.
-    pub inbox: Arc<EventStream>,
+    pub identity: Arc<Identity>,
+    pub version: ProtocolVersion,
     /// Ended by the client or by the node.
     pub ended: CancellationToken,
-    events: Mutex<Option<mpsc::Receiver<ToClient>>>,
-    running: Mutex<HashMap<RawId, CancellationToken>>,
-    asks: Mutex<HashMap<RawId, oneshot::Sender<Reply>>>,
-    streams: Mutex<VecDeque<(u64, Arc<EventStream>)>>,
-    next_number: AtomicU64,
+    /// What the client has told of itself, and behind it what it can do.
+    told: Bytes,
+    info_bytes: usize,
+    /// None while nothing has happened in it.
+    live: OnceLock<Box<Live>>,
     last_used: Mutex<Instant>,
     /// When its token is good no longer.
     expires: Instant,
     /// Whether a backend may hold state of it.
     touched: AtomicBool,
-    /// In ids that the client brings back, so that none of another session, or
-    /// of an owner before, is mistaken for one of here. It follows from the
-    /// session's id, which no client ever sees.
-    label: String,
+    node_tag: Arc<str>,
 }
 
 impl Session {
@@ -75,36 +72,39 @@ impl Session {
         gateway: &ResourceName,
         identity: &Arc<Identity>,
         version: ProtocolVersion,
-        info: Bytes,
-        capabilities: Bytes,
+        info: &[u8],
+        capabilities: &[u8],
         age: Duration,
     ) -> Arc<Self> {
-        let label = blake3::hash(format!("{node_tag}/{id}").as_bytes()).to_hex()[..16].to_owned();
-        let (caller, events) = Caller::channel();
-        let client = Arc::new(Client {
-            identity: identity.clone(),
-            version,
-            info,
-            capabilities,
-            scope: Scope::Session(id.clone()),
-            events: Some(caller),
-        });
         Arc::new(Self {
             gateway: gateway.clone(),
-            client,
-            inbox: EventStream::new(format!("{label}.0")),
+            identity: identity.clone(),
+            version,
             ended: CancellationToken::new(),
-            events: Mutex::new(Some(events)),
-            running: Mutex::default(),
-            asks: Mutex::default(),
-            streams: Mutex::default(),
-            next_number: AtomicU64::new(1),
+            // Copied: a part of what came would hold on to all that was read with it.
+            told: [info, capabilities].concat().into(),
+            info_bytes: info.len(),
+            live: OnceLock::new(),
             last_used: Mutex::new(Instant::now()),
             expires: Instant::now() + SESSION_AGE_MAX.saturating_sub(age),
             touched: AtomicBool::new(false),
-            label,
+            node_tag: node_tag.clone(),
             id,
         })
+    }
+
+    fn live(&self) -> &Live {
+        self.live.get_or_init(|| Box::new(Live::of(self)))
+    }
+
+    /// Who its calls come from.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.live().client
+    }
+
+    /// What the client gets on its GET stream.
+    pub fn inbox(&self) -> &Arc<EventStream> {
+        &self.live().inbox
     }
 
     /// Notes that the client is there.
@@ -125,13 +125,13 @@ impl Session {
 
     /// The door of messages that belong to no call; once.
     pub fn take_events(&self) -> Option<mpsc::Receiver<ToClient>> {
-        self.events.lock().take()
+        self.live().events.lock().take()
     }
 
     /// Notes a call, until the guard is dropped. None: the id is in use, or
     /// there are too many.
     pub fn begin(self: &Arc<Self>, id: &RawId) -> Option<Running> {
-        let mut running = self.running.lock();
+        let mut running = self.live().running.lock();
         if running.len() >= SESSION_CALLS_MAX || running.contains_key(id) {
             return None;
         }
@@ -142,20 +142,21 @@ impl Session {
 
     /// The client cancels a call; one that it has not is nobody's.
     pub fn cancel(&self, id: &RawId) {
-        if let Some(cancelled) = self.running.lock().get(id) {
+        if let Some(cancelled) = self.live().running.lock().get(id) {
             cancelled.cancel();
         }
     }
 
     /// A new id for a question, and where its reply will arrive. None: too many wait.
     pub fn ask(&self) -> Option<(RawId, oneshot::Receiver<Reply>)> {
-        let mut asks = self.asks.lock();
+        let live = self.live();
+        let mut asks = live.asks.lock();
         asks.retain(|_, reply| !reply.is_closed());
         if asks.len() >= SESSION_ASKS_MAX {
             return None;
         }
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let id = RawId::text(&format!("{}.ask.{number}", self.label));
+        let number = live.next_number.fetch_add(1, Ordering::Relaxed);
+        let id = RawId::text(&format!("{}.ask.{number}", live.label));
         let (reply, answer) = oneshot::channel();
         asks.insert(id.clone(), reply);
         Some((id, answer))
@@ -163,15 +164,16 @@ impl Session {
 
     /// The client replies. False: nobody has asked, or nobody waits any more.
     pub fn reply(&self, id: &RawId, reply: Reply) -> bool {
-        self.asks.lock().remove(id).is_some_and(|waiting| waiting.send(reply).is_ok())
+        self.live().asks.lock().remove(id).is_some_and(|waiting| waiting.send(reply).is_ok())
     }
 
     /// A new stream that the client can resume.
     pub fn open_stream(&self) -> Arc<EventStream> {
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let stream = EventStream::new(format!("{}.{number}", self.label));
+        let live = self.live();
+        let number = live.next_number.fetch_add(1, Ordering::Relaxed);
+        let stream = EventStream::new(format!("{}.{number}", live.label));
         self.prune_streams(Instant::now());
-        let mut streams = self.streams.lock();
+        let mut streams = live.streams.lock();
         if streams.len() >= SESSION_STREAMS_MAX {
             streams.pop_front();
         }
@@ -182,7 +184,8 @@ impl Session {
     /// Lets streams go that are done, when they are old or the newer ones hold
     /// enough already.
     fn prune_streams(&self, now: Instant) {
-        let mut streams = self.streams.lock();
+        let Some(live) = self.live.get() else { return };
+        let mut streams = live.streams.lock();
         let mut kept = 0;
         for at in (0..streams.len()).rev() {
             let keep = match streams[at].1.kept_bytes(now) {
@@ -201,21 +204,22 @@ impl Session {
 
     /// The stream of an event id, and the event's number in it.
     pub fn resume(&self, event_id: &str) -> Option<(Arc<EventStream>, u64)> {
+        let live = self.live();
         let mut parts = event_id.split('.');
         let (tag, stream, event) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || tag != self.label {
+        if parts.next().is_some() || tag != live.label {
             return None;
         }
         let (stream, event) = (stream.parse::<u64>().ok()?, event.parse::<u64>().ok()?);
         if stream == 0 {
-            return Some((self.inbox.clone(), event));
+            return Some((live.inbox.clone(), event));
         }
-        let streams = self.streams.lock();
+        let streams = live.streams.lock();
         streams.iter().find(|(number, _)| *number == stream).map(|(_, stream)| (stream.clone(), event))
     }
 
     fn is_busy(&self) -> bool {
-        self.inbox.is_attached() || !self.running.lock().is_empty()
+        self.live.get().is_some_and(|live| live.inbox.is_attached() || !live.running.lock().is_empty())
     }
 }
 
@@ -229,7 +233,7 @@ pub struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.session.running.lock().remove(&self.id);
+        self.session.live().running.lock().remove(&self.id);
         self.session.touch();
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -55,16 +55,50 @@ pub enum Held {
 pub struct Own {
     pub id: Arc<str>,
     pub gateway: ResourceName,
+    owner: Arc<str>,
+    expires_seconds: u64,
+    /// None while there is nothing that the next owner must know: so it is with
+    /// most sessions, and this is the greater part of them.
+    told: OnceLock<Box<Told>>,
+}
+
+struct Told {
     record: Mutex<SessionRecord>,
     /// From the owner before, until it is asked for.
     inherited: Mutex<HashMap<String, Held>>,
     /// Where the last copy is, and of what.
-    pub copied: tokio::sync::Mutex<Option<(Arc<str>, Stamp)>>,
+    copied: tokio::sync::Mutex<Option<(Arc<str>, Stamp)>>,
 }
 
 impl Own {
     pub fn record(&self) -> SessionRecord {
-        self.record.lock().clone()
+        self.told.get().map_or_else(|| self.fresh(), |told| told.record.lock().clone())
+    }
+
+    /// Where the last copy is, and of what.
+    pub fn copied(&self) -> &tokio::sync::Mutex<Option<(Arc<str>, Stamp)>> {
+        &self.told().copied
+    }
+
+    fn told(&self) -> &Told {
+        self.told.get_or_init(|| Told::new(self.fresh(), HashMap::new()))
+    }
+
+    /// The record of a session in which nothing has happened.
+    fn fresh(&self) -> SessionRecord {
+        SessionRecord {
+            id: self.id.to_string(),
+            owner: self.owner.to_string(),
+            expires_seconds: self.expires_seconds,
+            ..Default::default()
+        }
+    }
+}
+
+impl Told {
+    fn new(record: SessionRecord, inherited: HashMap<String, Held>) -> Box<Self> {
+        let copied = tokio::sync::Mutex::new(None);
+        Box::new(Self { record: Mutex::new(record), inherited: Mutex::new(inherited), copied })
     }
 }
 
@@ -76,27 +110,27 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn own(&self, tag: &str, session: &Arc<str>, gateway: &ResourceName, good_for: Duration) {
+    pub fn own(&self, tag: &Arc<str>, session: &Arc<str>, gateway: &ResourceName, good_for: Duration) {
         if !self.own.contains_key(session) {
-            let record = fresh(tag, session, good_for);
-            self.own.entry(session.clone()).or_insert_with(|| own(session, gateway, record, None));
+            self.own.entry(session.clone()).or_insert_with(|| Arc::new(own(tag, session, gateway, good_for)));
         }
     }
 
     /// As [`own`](Self::own), after another node. None: it is this node's already.
     pub fn take_up(
         &self,
-        tag: &str,
+        tag: &Arc<str>,
         session: &Arc<str>,
         gateway: &ResourceName,
         good_for: Duration,
         known: Option<SessionRecord>,
     ) -> Option<Arc<Own>> {
-        let before = known.clone().unwrap_or_else(|| fresh(tag, session, good_for));
-        let record = record::succeeded(before, tag);
+        let own = own(tag, session, gateway, good_for);
+        let inherited = known.as_ref().map(held).unwrap_or_default();
+        let record = record::succeeded(known.unwrap_or_else(|| own.fresh()), tag);
+        let own = Arc::new(Own { told: OnceLock::from(Told::new(record, inherited)), ..own });
         let mut begun = None;
         self.own.entry(session.clone()).or_insert_with(|| {
-            let own = own(session, gateway, record, known.as_ref());
             begun = Some(own.clone());
             own
         });
@@ -120,13 +154,13 @@ impl Ledger {
     /// None: nothing has changed, or the session is not this node's.
     pub fn change(&self, session: &str, change: Change) -> Option<Arc<Own>> {
         let own = self.own.get(session)?.value().clone();
-        let changed = record::apply(&mut own.record.lock(), change);
+        let changed = record::apply(&mut own.told().record.lock(), change);
         changed.then_some(own)
     }
 
     pub fn take_held(&self, session: &str, backend: &ResourceName) -> Option<Held> {
         let own = self.own.get(session)?;
-        own.inherited.lock().remove(backend.as_str())
+        own.told.get()?.inherited.lock().remove(backend.as_str())
     }
 
     pub fn own_record(&self, session: &str) -> Option<SessionRecord> {
@@ -136,8 +170,10 @@ impl Ledger {
     /// Sessions with something to copy.
     pub fn changed(&self) -> Vec<Arc<Own>> {
         let changed = self.own.iter().filter(|own| {
-            let record = own.record.lock();
-            record.version > 0 || record.epoch > 0
+            own.told.get().is_some_and(|told| {
+                let record = told.record.lock();
+                record.version > 0 || record.epoch > 0
+            })
         });
         changed.map(|own| own.value().clone()).collect()
     }
@@ -171,27 +207,27 @@ impl Ledger {
 
     /// Drops what no token is good for any more.
     pub fn prune(&self, now_seconds: u64) {
-        self.own.retain(|_, own| own.record.lock().expires_seconds > now_seconds);
+        self.own.retain(|_, own| {
+            let told = own.told.get().map(|told| told.record.lock().expires_seconds);
+            told.unwrap_or(own.expires_seconds) > now_seconds
+        });
         self.copies.lock().retain(|record| record.expires_seconds > now_seconds);
     }
 }
 
-fn fresh(tag: &str, session: &Arc<str>, good_for: Duration) -> SessionRecord {
-    SessionRecord {
-        id: session.to_string(),
-        owner: tag.to_owned(),
+fn own(tag: &Arc<str>, session: &Arc<str>, gateway: &ResourceName, good_for: Duration) -> Own {
+    Own {
+        id: session.clone(),
+        gateway: gateway.clone(),
+        owner: tag.clone(),
         expires_seconds: now_seconds() + good_for.as_secs(),
-        ..Default::default()
+        told: OnceLock::new(),
     }
 }
 
-fn own(
-    session: &Arc<str>,
-    gateway: &ResourceName,
-    record: SessionRecord,
-    before: Option<&SessionRecord>,
-) -> Arc<Own> {
-    let held = before.into_iter().flat_map(|before| &before.upstream).map(|upstream| {
+/// What backends held for a session under its owner before.
+fn held(before: &SessionRecord) -> HashMap<String, Held> {
+    let held = before.upstream.iter().map(|upstream| {
         let held = match upstream.session_id.is_empty() {
             true => Held::Lost,
             false => Held::Session {
@@ -201,13 +237,7 @@ fn own(
         };
         (upstream.backend.clone(), held)
     });
-    Arc::new(Own {
-        id: session.clone(),
-        gateway: gateway.clone(),
-        inherited: Mutex::new(held.collect()),
-        record: Mutex::new(record),
-        copied: tokio::sync::Mutex::new(None),
-    })
+    held.collect()
 }
 
 /// A table whose oldest entries go when it is full.
@@ -264,11 +294,11 @@ mod tests {
         let (id, gateway, backend): (Arc<str>, _, _) =
             ("s".into(), "g".parse().unwrap(), "b".parse().unwrap());
         let (first, second) = (Ledger::default(), Ledger::default());
-        first.own("n1", &id, &gateway, DAY);
+        first.own(&"n1".into(), &id, &gateway, DAY);
         let copied = first.change(&id, opened("b")).unwrap().record();
         second.keep_copy(copied);
         let known = second.copy_of(&id);
-        second.take_up("n2", &id, &gateway, DAY, known).unwrap();
+        second.take_up(&"n2".into(), &id, &gateway, DAY, known).unwrap();
         let held = second.take_held(&id, &backend);
         assert_eq!(held, Some(Held::Session { id: "up".into(), protocol_version: "2025-11-25".into() }));
         assert_eq!(second.take_held(&id, &backend), None, "it is told once");
@@ -280,7 +310,7 @@ mod tests {
     fn a_copy_from_the_past_does_not_undo_the_end() {
         let (id, gateway): (Arc<str>, _) = ("s".into(), "g".parse().unwrap());
         let ledger = Ledger::default();
-        ledger.own("n1", &id, &gateway, DAY);
+        ledger.own(&"n1".into(), &id, &gateway, DAY);
         let before = ledger.own_record(&id).unwrap();
         let over = ledger.change(&id, Change::Ended).unwrap().record();
         let other = Ledger::default();

@@ -90,8 +90,8 @@ pub enum Place {
 
 /// All sessions that have a record on this node.
 pub struct Sessions {
-    pub(super) by_token: DashMap<Box<str>, Arc<Session>>,
-    tokens: DashMap<Arc<str>, Box<str>>,
+    pub(super) by_token: DashMap<Arc<str>, Arc<Session>>,
+    tokens: DashMap<Arc<str>, Arc<str>>,
     of_principals: DashMap<Arc<str>, usize>,
     ended: Mutex<Ended>,
     /// Gone for want of room, until they are swept.
@@ -154,8 +154,8 @@ impl Sessions {
             gateway,
             identity,
             version,
-            info,
-            capabilities,
+            &info,
+            &capabilities,
             Duration::ZERO,
         );
         let session = self.enter(&token, session, SESSION_AGE_MAX);
@@ -171,7 +171,7 @@ impl Sessions {
         token: &str,
     ) -> Option<Result<Arc<Session>, SessionError>> {
         let session = self.by_token.get(token)?;
-        let same = &session.gateway == gateway && session.client.identity.principal == identity.principal;
+        let same = &session.gateway == gateway && session.identity.principal == identity.principal;
         // One that has ended stays until the next sweep.
         let found = (same && !session.ended.is_cancelled()).then(|| session.value().clone());
         Some(found.ok_or(SessionError::Unknown))
@@ -226,8 +226,8 @@ impl Sessions {
             gateway,
             identity,
             version,
-            Bytes::copy_from_slice(claims.info.get().as_bytes()),
-            Bytes::copy_from_slice(claims.capabilities.get().as_bytes()),
+            claims.info.get().as_bytes(),
+            claims.capabilities.get().as_bytes(),
             age,
         );
         Ok(self.enter(token, fresh, SESSION_AGE_MAX.saturating_sub(age)))
@@ -263,10 +263,11 @@ impl Sessions {
     /// Gives a session its place here. Two requests may bring a token at once:
     /// the first record stays.
     fn enter(&self, token: &str, session: Arc<Session>, good_for: Duration) -> Arc<Session> {
-        let entered = self.by_token.entry(token.into()).or_insert(session.clone()).value().clone();
+        let token: Arc<str> = token.into();
+        let entered = self.by_token.entry(token.clone()).or_insert(session.clone()).value().clone();
         if Arc::ptr_eq(&entered, &session) {
-            self.tokens.insert(session.id.clone(), token.into());
-            *self.of_principals.entry(session.client.identity.principal.clone()).or_default() += 1;
+            self.tokens.insert(session.id.clone(), token);
+            *self.of_principals.entry(session.identity.principal.clone()).or_default() += 1;
             self.relay.own(&session.id, &session.gateway, good_for);
         }
         entered
@@ -275,7 +276,7 @@ impl Sessions {
     /// Forgets what is known of a session that has left `by_token`.
     fn leave(&self, session: &Session) {
         self.tokens.remove(&session.id);
-        let principal = &session.client.identity.principal;
+        let principal = &session.identity.principal;
         if let Some(mut count) = self.of_principals.get_mut(principal) {
             *count = count.saturating_sub(1);
         }
@@ -298,14 +299,10 @@ impl Sessions {
         let mut idle: Vec<_> = self
             .by_token
             .iter()
-            .filter(|session| crowded.is_none_or(|whose| session.client.identity.principal == *whose))
+            .filter(|session| crowded.is_none_or(|whose| session.identity.principal == *whose))
             .filter(|session| !session.is_busy())
             .map(|session| {
-                (
-                    session.client.identity.shown != Shown::Nothing,
-                    *session.last_used.lock(),
-                    session.key().clone(),
-                )
+                (session.identity.shown != Shown::Nothing, *session.last_used.lock(), session.key().clone())
             })
             .filter(|(_, used, _)| now.saturating_duration_since(*used) >= EVICTED_IDLE_MIN)
             .collect();

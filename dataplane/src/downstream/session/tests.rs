@@ -31,7 +31,7 @@ fn any_node_with_the_keys_takes_a_session_up() {
     let (token, session) = opened(&sessions("a"), &keys);
     let other = sessions("b");
     let taken = other.find(&keys, &session.gateway, &principal("p"), &token).unwrap();
-    assert_eq!((&taken.id, &taken.client.info), (&session.id, &session.client.info));
+    assert_eq!((&taken.id, &taken.client().info), (&session.id, &session.client().info));
 }
 
 #[test]
@@ -175,7 +175,10 @@ async fn what_is_kept_for_clients_that_come_back_is_bounded() {
         stream.attach(None).next().await.unwrap();
     }
     session.open_stream();
-    assert!(session.streams.lock().len() <= 5, "three that are done, a new one, and the last before it");
+    assert!(
+        session.live().streams.lock().len() <= 5,
+        "three that are done, a new one, and the last before it"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,10 +192,10 @@ async fn an_answer_that_nobody_fetches_is_not_kept_for_the_life_of_the_session()
         stream.finish();
     }
     sessions.sweep(Instant::now());
-    assert!(session.streams.lock().len() <= 4, "bounded although nobody has read them");
+    assert!(session.live().streams.lock().len() <= 4, "bounded although nobody has read them");
     tokio::time::advance(crate::downstream::stream::RESUMABLE_FOR).await;
     assert!(sessions.sweep(Instant::now()).is_empty());
-    assert!(session.streams.lock().is_empty());
+    assert!(session.live().streams.lock().is_empty());
 }
 
 #[test]
