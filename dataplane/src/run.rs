@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  this runtime      downstream, gateway, upstream, lister, relay
+//!  "mt-worker-N"     downstream, gateway, upstream            (each its own runtime)
 //!  "mt-control"      discovery, link, cache, admin            (one thread, its own runtime)
 //! ```
 //!
@@ -43,6 +44,7 @@ use crate::{
     lister::{self, Catalogs, Leases},
     node::{self, Node},
     relay,
+    workers::{Places, Workers},
 };
 
 /// How long processes and connections may take to end, after the calls have.
@@ -76,6 +78,32 @@ pub enum Error {
 /// # Errors
 /// If it cannot start, or a part of it fails for good.
 pub async fn run(
+    options: Options,
+    shutdown: CancellationToken,
+    ready: oneshot::Sender<Bound>,
+) -> Result<(), Error> {
+    let outcome = run_at(Places::default(), options, shutdown, ready);
+    // On the heap: the future of a node holds all of its parts.
+    Box::pin(outcome).await
+}
+
+/// As [`run`], with clients served by several threads, which end with the node.
+///
+/// # Errors
+/// If it cannot start, or a part of it fails for good.
+pub async fn run_on(
+    workers: Workers,
+    options: Options,
+    shutdown: CancellationToken,
+    ready: oneshot::Sender<Bound>,
+) -> Result<(), Error> {
+    let outcome = Box::pin(run_at(workers.places(), options, shutdown, ready)).await;
+    workers.end().await;
+    outcome
+}
+
+async fn run_at(
+    places: Places,
     options: Options,
     shutdown: CancellationToken,
     ready: oneshot::Sender<Bound>,
@@ -128,7 +156,7 @@ pub async fn run(
     let mut control = start_control(parts, stop.clone())?;
 
     let mut calls = JoinSet::new();
-    let doors = calls.spawn(serve_clients(node.clone(), &options, clients, shutdown.clone()));
+    let doors = calls.spawn(serve_clients(node.clone(), &options, clients, places, shutdown.clone()));
     calls.spawn(relay::server::serve(node.relay().clone(), nodes, stop.clone()));
     let copying = node.relay().clone().run(stop.clone());
     calls.spawn(async move {
@@ -174,6 +202,7 @@ fn serve_clients(
     node: Arc<Node>,
     options: &Options,
     listener: Option<TcpListener>,
+    places: Places,
     shutdown: CancellationToken,
 ) -> impl Future<Output = io::Result<()>> + use<> {
     let (doors, gateway) = (door_options(options), options.stdio.clone());
@@ -181,7 +210,8 @@ fn serve_clients(
         let http = async {
             match listener {
                 Some(listener) => {
-                    downstream::serve(node.clone(), doors.clone(), listener, shutdown.clone()).await
+                    let (node, doors, shutdown) = (node.clone(), doors.clone(), shutdown.clone());
+                    downstream::serve(node, doors, listener, places, shutdown).await
                 }
                 None => Ok(()),
             }

@@ -7,6 +7,8 @@
 use std::{
     convert::Infallible,
     io,
+    net::IpAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,17 +16,23 @@ use std::{
     time::Duration,
 };
 
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
 };
-use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{DoorOptions, Doors, handle, legacy};
-use crate::node::Node;
+use super::{DoorOptions, Doors, body::Body, handle, legacy};
+use crate::{node::Node, workers::Places};
 
 /// Sockets that are open at once; more wait in the listener's backlog.
 pub const CONNECTIONS_MAX: usize = 8_192;
@@ -34,6 +42,10 @@ pub const HEAD_MAX: Duration = Duration::from_secs(10);
 pub const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// After a failed `accept` (no file descriptors, say).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How HTTP/2 begins, and never HTTP/1.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Between two looks for the rest of it.
+const PREFACE_RETRY: Duration = Duration::from_millis(5);
 /// Between two looks for sessions that nobody uses.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
@@ -46,20 +58,13 @@ pub async fn serve(
     node: Arc<Node>,
     options: DoorOptions,
     listener: TcpListener,
+    places: Places,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let doors = Doors::new(node, options);
     doors.node.relay().serve_with(Arc::new(doors.clone()));
-    let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_MAX)
-        .max_headers(100)
-        .max_buf_size(64 << 10);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(32 << 10);
+    let http = Arc::new(Http::new());
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     loop {
         let permit = tokio::select! {
@@ -88,42 +93,184 @@ pub async fn serve(
         };
         // A small answer must not wait for the acknowledgment of the one before.
         _ = socket.set_nodelay(true);
-        let begun = Arc::new(AtomicBool::new(false));
-        let (shared, begins) = (doors.clone(), begun.clone());
-        let service = service_fn(move |request| {
-            begins.store(true, Ordering::Relaxed);
-            let doors = shared.clone();
-            async move { Ok::<_, Infallible>(handle(doors, peer.ip(), request).await) }
-        });
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
-        let connection = graceful.watch(connection);
-        let shared = doors.clone();
-        doors.node.tracker.spawn(async move {
-            let meters = &shared.meters;
-            meters.connections.increment(1.0);
-            tokio::select! {
-                served = connection => if let Err(error) = served {
-                    debug!(error = %error, "connection ended early");
-                },
-                () = no_request(&begun) => debug!("connection closed, it sent no request"),
+        let place = places.take();
+        let connection = Connection {
+            http: http.clone(),
+            doors: doors.clone(),
+            peer: peer.ip(),
+            shutdown: shutdown.clone(),
+            _held: (permit, Counted::new(&doors)),
+        };
+        match place.runtime() {
+            None => {
+                doors.node.tracker.spawn(async move {
+                    let _place = place;
+                    connection.serve(socket).await;
+                });
             }
-            meters.connections.decrement(1.0);
-            drop(permit);
-        });
+            // Sockets belong to the runtime that polls them.
+            Some(runtime) => match socket.into_std() {
+                Ok(socket) => {
+                    let moved = async move {
+                        let _place = place;
+                        match TcpStream::from_std(socket) {
+                            Ok(socket) => connection.serve(socket).await,
+                            Err(error) => warn!(%error, "a connection could not be moved to its thread"),
+                        }
+                    };
+                    doors.node.tracker.spawn_on(moved, &runtime);
+                }
+                Err(error) => warn!(%error, "a connection could not be moved to its thread"),
+            },
+        }
     }
     drop(listener);
     doors.conversations.close();
-    let drained = async { tokio::join!(graceful.shutdown(), doors.conversations.wait()) };
+    // Each connection holds one until its end.
+    let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+    let drained = async { tokio::join!(connections.acquire_many(all), doors.conversations.wait()) };
     _ = tokio::time::timeout(DRAIN_MAX, drained).await;
     Ok(())
 }
 
-/// Ends if the first request has not begun in time. While hyper waits to see
-/// which version of HTTP a client speaks, no time limit of its own runs.
+/// The two versions of HTTP.
+struct Http {
+    one: http1::Builder,
+    two: http2::Builder<TokioExecutor>,
+}
+
+impl Http {
+    fn new() -> Self {
+        let mut one = http1::Builder::new();
+        one.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_headers(100).max_buf_size(64 << 10);
+        let mut two = http2::Builder::new(TokioExecutor::new());
+        two.timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(32 << 10);
+        Self { one, two }
+    }
+}
+
+/// A client's connection that has been accepted.
+struct Connection {
+    http: Arc<Http>,
+    doors: Arc<Doors>,
+    peer: IpAddr,
+    shutdown: CancellationToken,
+    _held: (OwnedSemaphorePermit, Counted),
+}
+
+impl Connection {
+    /// Until it ends. Idle ones are many: what they do not need is on the heap
+    /// while it is needed.
+    async fn serve(self, socket: TcpStream) {
+        let Self { http, doors, peer, shutdown, _held } = self;
+        let is_http2 = tokio::select! {
+            is_http2 = tokio::time::timeout(HEAD_MAX, begins_http2(&socket)) => is_http2,
+            () = shutdown.cancelled() => return,
+        };
+        let served = match is_http2 {
+            Ok(Ok(false)) => {
+                let service = service_fn(move |request| Box::pin(answer(doors.clone(), peer, request)));
+                let connection = http.one.serve_connection(TokioIo::new(socket), service).with_upgrades();
+                drop(http);
+                let mut connection = pin!(connection);
+                tokio::select! {
+                    biased;
+                    served = connection.as_mut() => served,
+                    () = shutdown.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                }
+            }
+            Ok(Ok(true)) => Box::pin(serve_http2(&http, doors, peer, shutdown, socket)).await,
+            Ok(Err(error)) => {
+                debug!(%error, "connection broke before it began");
+                return;
+            }
+            Err(_) => {
+                debug!("connection closed, it sent no request");
+                return;
+            }
+        };
+        if let Err(error) = served {
+            debug!(%error, "connection ended early");
+        }
+    }
+}
+
+async fn answer(
+    doors: Arc<Doors>,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    Ok(handle(doors, peer, request).await)
+}
+
+async fn serve_http2(
+    http: &Http,
+    doors: Arc<Doors>,
+    peer: IpAddr,
+    shutdown: CancellationToken,
+    socket: TcpStream,
+) -> hyper::Result<()> {
+    let begun = Arc::new(AtomicBool::new(false));
+    let begins = begun.clone();
+    let service = service_fn(move |request| {
+        begins.store(true, Ordering::Relaxed);
+        Box::pin(answer(doors.clone(), peer, request))
+    });
+    let mut connection = pin!(http.two.serve_connection(TokioIo::new(socket), service));
+    tokio::select! {
+        served = connection.as_mut() => served,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = no_request(&begun) => {
+            debug!("connection closed, it sent no request");
+            Ok(())
+        }
+    }
+}
+
+/// Whether a client begins as HTTP/2 does. Nothing is taken from the socket, so
+/// that HTTP/1 finds its first request in one piece.
+async fn begins_http2(socket: &TcpStream) -> io::Result<bool> {
+    let mut begin = [0; PREFACE.len()];
+    loop {
+        let seen = socket.peek(&mut begin).await?;
+        if seen == 0 || !PREFACE.starts_with(&begin[..seen]) {
+            return Ok(false);
+        }
+        if seen == PREFACE.len() {
+            return Ok(true);
+        }
+        // What was seen stays there, so that waiting for more would not wait.
+        tokio::time::sleep(PREFACE_RETRY).await;
+    }
+}
+
+/// Ends if the first request has not begun in time: HTTP/2 has no limit for that.
 async fn no_request(begun: &AtomicBool) {
     tokio::time::sleep(HEAD_MAX).await;
     if begun.load(Ordering::Relaxed) {
         std::future::pending().await
+    }
+}
+
+/// In the gauge of connections while it exists.
+struct Counted(Arc<Doors>);
+
+impl Counted {
+    fn new(doors: &Arc<Doors>) -> Self {
+        doors.meters.connections.increment(1.0);
+        Self(doors.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.meters.connections.decrement(1.0);
     }
 }
 
@@ -152,13 +299,14 @@ mod tests {
         let node = Node::new(TaskTracker::new(), shutdown.clone(), shutdown.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = serve(node, DoorOptions::default(), listener, shutdown);
+        let serving = serve(node, DoorOptions::default(), listener, Places::default(), shutdown);
         let client = async {
-            for beginning in ["", "PRI * HTTP"] {
+            for beginning in ["", "PRI * HTTP", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "POST /mcp"] {
                 let mut socket = TcpStream::connect(address).await.unwrap();
                 socket.write_all(beginning.as_bytes()).await.unwrap();
-                let end = tokio::time::timeout(10 * HEAD_MAX, socket.read(&mut [0; 1])).await;
-                assert!(matches!(end, Ok(Ok(0) | Err(_))), "{beginning:?} {end:?}");
+                // HTTP/2 greets, and then it ends as well.
+                let end = tokio::time::timeout(10 * HEAD_MAX, socket.read_to_end(&mut Vec::new())).await;
+                assert!(end.is_ok(), "{beginning:?}");
             }
         };
         tokio::select! {
