@@ -47,7 +47,14 @@ pub fn encode(text: &str) -> Cow<'_, str> {
 
 /// The text of a header value.
 pub fn decode(value: &str) -> Result<Cow<'_, str>, Malformed> {
-    let value = value.trim_matches([' ', '\t']);
+    // Usually the server that read the header has done so.
+    let padded = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let bytes = value.as_bytes();
+    let value = if padded(bytes.first()) || padded(bytes.last()) {
+        value.trim_matches([' ', '\t'])
+    } else {
+        value
+    };
     if !looks_encoded(value) {
         return Ok(Cow::Borrowed(value));
     }
@@ -134,6 +141,10 @@ pub fn accepts(headers: &HeaderMap) -> Accepts {
     let mut any = false;
     for value in headers.get_all(http::header::ACCEPT) {
         any = true;
+        // What nearly every client sends.
+        if value == ACCEPT_BOTH {
+            return Accepts { json: true, sse: true };
+        }
         for range in value.as_bytes().split(|byte| *byte == b',') {
             let range = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
             let is = |names: &[&str]| names.iter().any(|name| range.eq_ignore_ascii_case(name.as_bytes()));
@@ -156,6 +167,9 @@ pub fn is_sse(headers: &HeaderMap) -> bool {
 
 fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(http::header::CONTENT_TYPE)?.as_bytes();
+    if value == b"application/json" {
+        return Some(value);
+    }
     value.split(|byte| *byte == b';').next().map(<[u8]>::trim_ascii)
 }
 

@@ -18,6 +18,8 @@ pub const RESPONSE_ID_BYTES_MAX: usize = 1024;
 
 /// Long enough for a quoted UUID, so that ids in use cost no allocation.
 const INLINE: usize = 38;
+/// Of any `u64`.
+const DECIMAL_DIGITS_MAX: usize = 20;
 
 /// An id (or a progress token, which has the same form) as raw JSON.
 #[derive(Clone)]
@@ -42,8 +44,17 @@ impl RawId {
     }
 
     /// An id of our own.
-    pub fn number(number: u64) -> Self {
-        Self::from_raw(number.to_string().as_bytes())
+    pub fn number(mut number: u64) -> Self {
+        let mut digits = [0; DECIMAL_DIGITS_MAX];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return Self::from_raw(&digits[at..]);
+            }
+        }
     }
 
     /// An id of our own.

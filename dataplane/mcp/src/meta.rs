@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::error::RpcError;
 use crate::id::{ID_BYTES_MAX, RawId};
 use crate::params::{Key, Params};
-use crate::scan::{Limits, ParseError, Reason, Scanner, Span};
+use crate::scan::{ParseError, Quoted, Reason, Scanner, Span};
 use crate::splice::{Object, Raw};
 use crate::text;
 use crate::version::{self, Era, ProtocolVersion};
@@ -58,6 +58,18 @@ const FIELDS: [(&str, Field); 8] = [
     (key::SUBSCRIPTION_ID, Field::SubscriptionId),
 ];
 
+impl Field {
+    fn of(quoted: Quoted, raw: &[u8]) -> Option<Self> {
+        let named = |name: &[u8]| FIELDS.into_iter().find(|(known, _)| name == known.as_bytes());
+        let (_, field) = if quoted.escaped {
+            named(text::decode(&raw[quoted.span.range()])?.as_bytes())?
+        } else {
+            named(quoted.inner(raw))?
+        };
+        Some(field)
+    }
+}
+
 /// `_meta` of a request or notification: where the known members are.
 #[derive(Clone, Debug, Default)]
 pub struct Meta {
@@ -77,14 +89,14 @@ impl Meta {
 
     fn scan(raw: Bytes) -> Result<Self, ParseError> {
         let mut meta = Self::default();
-        let mut scanner = Scanner::new(&raw, Limits::BACKEND)?;
+        // Part of params, which have been scanned.
+        let mut scanner = Scanner::resume(&raw, 0);
         let mut more = scanner.open_object()?;
         while more {
             let quoted = scanner.key()?;
             let value = scanner.value()?;
-            let name = &raw[quoted.span.range()];
-            if let Some((_, field)) = FIELDS.iter().find(|(known, _)| text::is(name, known))
-                && meta.spans[*field as usize].replace(value).is_some()
+            if let Some(field) = Field::of(quoted, &raw)
+                && meta.spans[field as usize].replace(value).is_some()
             {
                 return Err(scanner.error(Reason::DuplicateKey));
             }
@@ -363,6 +375,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::scan::Limits;
 
     fn meta(meta: &str) -> Result<Meta, RpcError> {
         let params = Bytes::from(format!("{{\"_meta\":{meta}}}"));

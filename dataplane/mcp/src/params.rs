@@ -32,7 +32,8 @@ macro_rules! keys {
                 }
             }
 
-            fn parse(key: &[u8]) -> Option<Self> {
+            #[inline]
+            pub(crate) fn parse(key: &[u8]) -> Option<Self> {
                 $(
                     const _: () = assert!($wire.len() <= LONGEST_KEY);
                     if key == $wire.as_bytes() {

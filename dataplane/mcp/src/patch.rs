@@ -4,6 +4,8 @@
 //! A [`Patch`] is a list of edits that is carried out once, in the order of the
 //! bytes. New members go to the front; a member that goes takes one comma along.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::params::{Index, Key};
@@ -21,10 +23,17 @@ pub struct Patch {
 
 #[derive(Clone, Debug)]
 struct Edit {
-    parent: Option<Box<str>>,
-    key: Box<str>,
+    parent: Option<Name>,
+    key: Name,
     /// `None` removes.
     value: Option<Bytes>,
+}
+
+/// What is known here needs no copy.
+type Name = Cow<'static, str>;
+
+fn name(key: &str) -> Name {
+    Key::parse(key.as_bytes()).map_or_else(|| Cow::Owned(key.to_owned()), |key| Cow::Borrowed(key.as_str()))
 }
 
 /// A member of an object: where its key and its value are.
@@ -37,7 +46,7 @@ struct Member {
 /// Bytes of the base that make way for others.
 struct Cut {
     span: Span,
-    text: Vec<u8>,
+    text: Bytes,
 }
 
 impl Patch {
@@ -105,7 +114,7 @@ impl Patch {
     /// The last word on a key counts.
     fn edit(&mut self, parent: Option<&str>, key: &str, value: Option<Bytes>) {
         self.edits.retain(|edit| edit.parent.as_deref() != parent || &*edit.key != key);
-        self.edits.push(Edit { parent: parent.map(Into::into), key: key.into(), value });
+        self.edits.push(Edit { parent: parent.map(name), key: name(key), value });
     }
 
     /// Where to cut, in the order of the bytes.
@@ -167,7 +176,7 @@ impl Patch {
             for (key, value) in top {
                 let key_known = Key::ALL.iter().find(|known| known.as_str() == *key)?;
                 match (index.get(*key_known), value) {
-                    (Some(span), Some(value)) => replaced.push(Cut { span, text: value.to_vec() }),
+                    (Some(span), Some(value)) => replaced.push(Cut { span, text: value.clone() }),
                     (Some(_), None) => return None,
                     (None, Some(value)) => added.push((*key, value.clone())),
                     (None, None) => {}
@@ -276,7 +285,7 @@ fn edit_object(
             }
             found = true;
             match value.take() {
-                Some(value) => cuts.push(Cut { span: member.value, text: value.to_vec() }),
+                Some(value) => cuts.push(Cut { span: member.value, text: value.clone() }),
                 // Removed, or the second of two: only one may be left.
                 None => removed[at] = true,
             }
@@ -309,7 +318,7 @@ fn removals(members: &[Member], removed: &[bool]) -> Vec<Cut> {
             (None, Some(before)) => Span { start: members[before].value.end, end: end_of_run },
             (None, None) => Span { start: members[first].key.start, end: end_of_run },
         };
-        cuts.push(Cut { span, text: Vec::new() });
+        cuts.push(Cut { span, text: Bytes::new() });
     }
     cuts
 }
@@ -331,7 +340,7 @@ fn insertion(added: &[(&str, Bytes)], start: u32, followed: bool) -> Option<Cut>
     if followed {
         text.push(b',');
     }
-    Some(Cut { span: Span { start: start + 1, end: start + 1 }, text })
+    Some(Cut { span: Span { start: start + 1, end: start + 1 }, text: text.into() })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! Deeper than [`DEPTH_MAX`] or longer than the token limit is refused, so the
 //! cost is linear in the bytes and bounded.
 
-mod run;
+pub(crate) mod run;
 
 use std::ops::Range;
 

@@ -60,9 +60,12 @@ pub fn notification(method: &Method, params: Option<&dyn Raw>) -> Bytes {
 }
 
 fn call(id: Option<&RawId>, method: &Method, params: Option<&dyn Raw>) -> Bytes {
-    let mut out = Vec::with_capacity(
-        64 + id.map_or(0, |id| id.as_bytes().len()) + method.as_str().len() + params.map_or(0, Raw::size),
-    );
+    // Exact if the sizes are: then the message needs no second allocation.
+    let bytes = r#"{"jsonrpc":"2.0","method":""}"#.len()
+        + id.map_or(0, |id| r#","id":"#.len() + id.as_bytes().len())
+        + method.as_str().len()
+        + params.map_or(0, |params| r#","params":"#.len() + params.size());
+    let mut out = Vec::with_capacity(bytes);
     out.extend_from_slice(b"{\"jsonrpc\":\"2.0\"");
     if let Some(id) = id {
         out.extend_from_slice(b",\"id\":");
@@ -90,7 +93,8 @@ pub fn error_response(id: Option<&RawId>, error: &(impl Raw + ?Sized)) -> Bytes 
 
 fn answer(id: Option<&RawId>, member: &[u8], value: &(impl Raw + ?Sized)) -> Bytes {
     let id = id.map_or(&b"null"[..], RawId::as_bytes);
-    let mut out = Vec::with_capacity(48 + id.len() + value.size());
+    let bytes = r#"{"jsonrpc":"2.0","id":,"":}"#.len() + id.len() + member.len() + value.size();
+    let mut out = Vec::with_capacity(bytes);
     out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
     out.extend_from_slice(id);
     out.extend_from_slice(b",\"");

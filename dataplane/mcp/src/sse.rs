@@ -11,6 +11,9 @@ use bytes::{Buf, Bytes, BytesMut};
 /// A comment that keeps a stream alive and means nothing.
 pub const KEEP_ALIVE: &[u8] = b":\n\n";
 
+/// `event` and `retry`.
+const NAME_BYTES_MAX: usize = 5;
+
 /// One event. Anything that ends with an empty line and has a field is one,
 /// even without data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,36 @@ pub struct Decoder {
     failed: bool,
 }
 
+/// One line, where it stands.
+struct Line<'a> {
+    source: Source<'a>,
+    start: usize,
+    end: usize,
+}
+
+enum Source<'a> {
+    Chunk(&'a Bytes),
+    /// The line was cut in two.
+    Joined(Bytes),
+}
+
+impl Line<'_> {
+    fn source(&self) -> &Bytes {
+        match &self.source {
+            Source::Chunk(chunk) => chunk,
+            Source::Joined(line) => line,
+        }
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.source()[self.start..self.end]
+    }
+
+    fn slice_from(&self, at: usize) -> Bytes {
+        self.source().slice(self.start + at..self.end)
+    }
+}
+
 impl Decoder {
     pub fn new(event_bytes_max: usize) -> Self {
         Self {
@@ -93,16 +126,25 @@ impl Decoder {
     /// The next complete event; `None` if more bytes are needed. An event that
     /// is still open when the stream ends is void.
     pub fn next_event(&mut self) -> Result<Option<Event>, TooLong> {
-        let too_long = TooLong { bytes_max: self.event_bytes_max };
         if self.failed {
-            return Err(too_long);
+            return Err(self.fail());
         }
-        while let Some(line) = self.next_line() {
-            if self.held + line.len() > self.event_bytes_max {
-                self.failed = true;
-                return Err(too_long);
+        // Out of its field while lines of it are looked at in place.
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let mut at = 0;
+        let found = self.read(&chunk, &mut at);
+        chunk.advance(at);
+        self.chunk = chunk;
+        found
+    }
+
+    /// Reads on from `at`, up to the end of an event or of the chunk.
+    fn read(&mut self, chunk: &Bytes, at: &mut usize) -> Result<Option<Event>, TooLong> {
+        while let Some(line) = self.next_line(chunk, at) {
+            if self.held + line.text().len() > self.event_bytes_max {
+                return Err(self.fail());
             }
-            if !line.is_empty() {
+            if !line.text().is_empty() {
                 self.field(&line);
                 continue;
             }
@@ -117,64 +159,74 @@ impl Decoder {
             }
         }
         if self.held + self.line.len() > self.event_bytes_max {
-            self.failed = true;
-            return Err(too_long);
+            return Err(self.fail());
         }
         Ok(None)
     }
 
-    fn next_line(&mut self) -> Option<Bytes> {
-        if self.skip_line_feed && !self.chunk.is_empty() {
+    #[cold]
+    fn fail(&mut self) -> TooLong {
+        self.failed = true;
+        TooLong { bytes_max: self.event_bytes_max }
+    }
+
+    fn next_line<'a>(&mut self, chunk: &'a Bytes, at: &mut usize) -> Option<Line<'a>> {
+        if self.skip_line_feed && *at < chunk.len() {
             self.skip_line_feed = false;
-            if self.chunk[0] == b'\n' {
-                self.chunk.advance(1);
-            }
+            *at += usize::from(chunk[*at] == b'\n');
         }
-        let Some(end) = memchr::memchr2(b'\r', b'\n', &self.chunk) else {
+        let rest = &chunk[*at..];
+        let Some(length) = memchr::memchr2(b'\r', b'\n', rest) else {
             // Bounded by the caller, chunk by chunk.
-            self.line.extend_from_slice(&self.chunk);
-            self.chunk.clear();
+            self.line.extend_from_slice(rest);
+            *at = chunk.len();
             return None;
         };
-        let rest = self.chunk.split_to(end);
-        self.skip_line_feed = self.chunk[0] == b'\r';
-        self.chunk.advance(1);
+        let (start, end) = (*at, *at + length);
+        self.skip_line_feed = chunk[end] == b'\r';
+        *at = end + 1;
         let mut line = if self.line.is_empty() {
-            rest
+            Line { source: Source::Chunk(chunk), start, end }
         } else {
-            self.line.extend_from_slice(&rest);
-            self.line.split().freeze()
+            self.line.extend_from_slice(&chunk[start..end]);
+            let joined = self.line.split().freeze();
+            Line { start: 0, end: joined.len(), source: Source::Joined(joined) }
         };
-        if std::mem::take(&mut self.at_start) && line.starts_with(b"\xef\xbb\xbf") {
-            line.advance(3);
+        if std::mem::take(&mut self.at_start) && line.text().starts_with(b"\xef\xbb\xbf") {
+            line.start += 3;
         }
         Some(line)
     }
 
-    fn field(&mut self, line: &Bytes) {
-        let (name, value) = match memchr::memchr(b':', line) {
+    fn field(&mut self, line: &Line<'_>) {
+        let text = line.text();
+        // No name that means something is longer.
+        let colon = text.iter().take(NAME_BYTES_MAX + 1).position(|byte| *byte == b':');
+        let (name, value) = match colon {
             Some(0) => return,
             Some(colon) => {
-                let space = usize::from(line.get(colon + 1) == Some(&b' '));
-                (&line[..colon], line.slice(colon + 1 + space..))
+                let space = usize::from(text.get(colon + 1) == Some(&b' '));
+                (&text[..colon], colon + 1 + space)
             }
-            None => (&line[..], Bytes::new()),
+            None => (text, text.len()),
         };
+        let value = || line.slice_from(value);
         match name {
             b"data" => {
-                self.held += line.len();
-                self.data(value);
+                self.held += text.len();
+                self.data(value());
             }
             b"event" => {
-                self.held += line.len();
-                self.event.name = Some(value);
+                self.held += text.len();
+                self.event.name = Some(value());
             }
-            b"id" if !value.contains(&0) => {
-                self.held += line.len();
-                self.event.id = Some(value);
+            // The name holds no NUL.
+            b"id" if !text.contains(&0) => {
+                self.held += text.len();
+                self.event.id = Some(value());
             }
             b"retry" => {
-                let Some(retry_ms) = milliseconds(&value) else { return };
+                let Some(retry_ms) = milliseconds(&value()) else { return };
                 self.event.retry_ms = Some(retry_ms);
             }
             _ => return,

@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 
+use crate::scan::run::Plain;
+
 /// The text of a JSON string given with its quotes; `None` if it is not a
 /// string or holds half a surrogate pair. The bytes have passed the scanner.
 pub fn decode(raw: &[u8]) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    if memchr::memchr(b'\\', inner).is_none() {
+    let plain = Plain::<true>::from(0).stop(inner);
+    if plain == inner.len() || memchr::memchr(b'\\', &inner[plain..]).is_none() {
         return std::str::from_utf8(inner).ok().map(Cow::Borrowed);
     }
     serde_json::from_slice::<String>(raw).ok().map(Cow::Owned)
@@ -32,19 +35,20 @@ pub fn write(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let bytes = text.as_bytes();
     let mut copied = 0;
-    for (at, byte) in bytes.iter().enumerate() {
+    loop {
+        let at = Plain::<true>::from(copied).stop(bytes);
+        out.extend_from_slice(&bytes[copied..at]);
+        let Some(byte) = bytes.get(at) else { break };
         let short = match byte {
-            b'"' => b'"',
-            b'\\' => b'\\',
             b'\n' => b'n',
             b'\r' => b'r',
             b'\t' => b't',
             0x08 => b'b',
             0x0c => b'f',
             0..0x20 => b'u',
-            _ => continue,
+            // A quote or a backslash.
+            other => *other,
         };
-        out.extend_from_slice(&bytes[copied..at]);
         out.extend_from_slice(&[b'\\', short]);
         if short == b'u' {
             let hex = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
@@ -52,7 +56,6 @@ pub fn write(text: &str, out: &mut Vec<u8>) {
         }
         copied = at + 1;
     }
-    out.extend_from_slice(&bytes[copied..]);
     out.push(b'"');
 }
 
