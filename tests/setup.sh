@@ -3,8 +3,8 @@
 # official conformance runner, SDKs and servers, in the versions that
 # tests/peers pins. A second run finds everything done and takes a moment.
 # Packages come from the registries that npm and pip of this machine are set up
-# with. Only PostgreSQL is installed outside target/peers, with apt, if the
-# machine has none; nothing of it need run, for the tests start their own.
+# with. Only PostgreSQL and valgrind are installed outside target/peers, with
+# apt, if the machine has none; nothing of them need run.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -78,11 +78,11 @@ install_documents() {
     rm -rf "$scratch"
 }
 
-install_postgres() {
+install_package() {
     local sudo=()
     [ "$(id -u)" = 0 ] || sudo=(sudo -n)
     "${sudo[@]}" apt-get update -qq &&
-        DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends postgresql
+        DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$1"
 }
 
 hash_of() {
@@ -108,5 +108,9 @@ done
 once documents "$(hash_of "$source/documents.txt")" "npm or pip" install_documents
 if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
     echo "installing postgresql" >&2
-    install_postgres >"$log" 2>&1 || fail "could not install postgresql: the tests of the database agent need it"
+    install_package postgresql >"$log" 2>&1 || fail "could not install postgresql: the tests of the database agent need it"
+fi
+if ! command -v valgrind >/dev/null; then
+    echo "installing valgrind" >&2
+    install_package valgrind >"$log" 2>&1 || fail "could not install valgrind: it counts the codec's instructions"
 fi

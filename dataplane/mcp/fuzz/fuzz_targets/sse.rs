@@ -1,0 +1,9 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mt_mcp_fuzz::checks;
+
+fuzz_target!(|data: &[u8]| {
+    checks::events_do_not_depend_on_chunks(data);
+    checks::events_come_back(data);
+});
