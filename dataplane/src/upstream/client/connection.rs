@@ -24,27 +24,37 @@ use crate::upstream::message::Outgoing;
 pub type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 pub struct Connection {
-    sender: SendRequest<Outgoing>,
     /// None when it was broken off.
-    driver: Option<http1::Connection<Stream, Outgoing>>,
+    halves: Option<Halves>,
     /// It will do nothing any more, and must not be polled.
     ended: bool,
+    /// TLS says goodbye.
+    is_tls: bool,
+    /// The shelf that it is kept on.
+    pub shelf: usize,
     signal: Arc<Signal>,
-    /// The signal, as `driver` knows it.
+    /// The signal, as the driver knows it.
     waker: Waker,
     meters: Arc<Meters>,
+}
+
+struct Halves {
+    sender: SendRequest<Outgoing>,
+    driver: http1::Connection<Stream, Outgoing>,
 }
 
 impl Connection {
     pub fn new(
         sender: SendRequest<Outgoing>,
         driver: http1::Connection<Stream, Outgoing>,
+        is_tls: bool,
         meters: Arc<Meters>,
     ) -> Box<Self> {
         meters.on_open();
         let signal = Arc::new(Signal::default());
         let waker = Waker::from(Arc::clone(&signal));
-        Box::new(Self { sender, driver: Some(driver), ended: false, signal, waker, meters })
+        let halves = Some(Halves { sender, driver });
+        Box::new(Self { halves, ended: false, is_tls, shelf: 0, signal, waker, meters })
     }
 
     /// Sends a request and waits for the head of the answer. A request of which
@@ -54,7 +64,8 @@ impl Connection {
         &mut self,
         request: Request<Outgoing>,
     ) -> Result<Response<hyper::body::Incoming>, TrySendError<Request<Outgoing>>> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+        let halves = self.halves.as_mut().expect("what was broken off is not used again");
+        let mut answer = pin!(halves.sender.try_send_request(request));
         poll_fn(|cx| {
             self.drive(cx);
             // Only driving it brings the answer, so nobody has to be woken for that.
@@ -62,7 +73,7 @@ impl Connection {
             let mut outcome = answer.as_mut().poll(&mut silent);
             if outcome.is_pending() && self.ended {
                 // What it had not begun comes back.
-                self.driver = None;
+                self.halves = None;
                 outcome = answer.as_mut().poll(&mut silent);
             }
             if outcome.is_ready() {
@@ -92,9 +103,9 @@ impl Connection {
 
     fn poll(&mut self) {
         if !self.ended
-            && let Some(driver) = &mut self.driver
+            && let Some(halves) = &mut self.halves
         {
-            let ended = Pin::new(driver).poll(&mut Context::from_waker(&self.waker));
+            let ended = Pin::new(&mut halves.driver).poll(&mut Context::from_waker(&self.waker));
             if let Poll::Ready(Err(error)) = &ended {
                 tracing::trace!(%error, "a connection to a backend broke");
             }
@@ -110,12 +121,12 @@ impl Connection {
     /// Whether another request may be sent: the answer to the one before has
     /// been read and nothing came after it.
     pub fn is_idle(&self) -> bool {
-        !self.ended && self.sender.is_ready()
+        !self.ended && self.halves.as_ref().is_some_and(|halves| halves.sender.is_ready())
     }
 
     /// What lies beneath, with what has been read of it, when it is done with HTTP.
     pub fn into_stream(mut self) -> Option<(Stream, Bytes)> {
-        let parts = self.driver.take().filter(|_| self.ended)?.into_parts();
+        let parts = self.halves.take().filter(|_| self.ended)?.driver.into_parts();
         Some((parts.io, parts.read_buf))
     }
 }
@@ -123,5 +134,13 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.meters.on_close();
+        if self.is_tls
+            && self.is_idle()
+            && let Some(Halves { sender, mut driver }) = self.halves.take()
+        {
+            // Without the one, the other closes what lies beneath.
+            drop(sender);
+            _ = Pin::new(&mut driver).poll(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }

@@ -15,9 +15,10 @@ use super::{
     meters::Meters,
 };
 
-/// The longest head of an answer, and the most that is read at once: what an
-/// idle connection may hold on to after large answers.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// The longest head of an answer, and the most that is read or written at once.
+/// An answer of 64 KiB that has come whole is read whole, and is not copied; an
+/// idle connection holds no more than this after large ones, 8 KiB otherwise.
+const BUFFER_BYTES_MAX: usize = 128 * 1024;
 /// When a silent peer is first asked whether it is still there, and how often then.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -70,7 +71,7 @@ impl Dial {
             .handshake(stream)
             .await
             .map_err(Error::Exchange)?;
-        Ok(Connection::new(sender, driver, meters))
+        Ok(Connection::new(sender, driver, matches!(self.by, By::Tls(_)), meters))
     }
 
     async fn stream(&self) -> Result<Stream, Box<dyn std::error::Error + Send + Sync>> {

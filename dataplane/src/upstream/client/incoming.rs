@@ -54,8 +54,6 @@ impl Incoming {
             }
         } else if is_over || connection.is_ended() {
             self.held = None;
-        } else {
-            connection.rest();
         }
     }
 }
@@ -77,6 +75,9 @@ impl Body for Incoming {
         if next.is_pending() {
             connection.drive(cx);
             next = Pin::new(body).poll_frame(&mut silent);
+            if next.is_ready() {
+                connection.rest();
+            }
         }
         if let Poll::Ready(frame) = &next {
             this.settle(!matches!(frame, Some(Ok(_))));

@@ -1,8 +1,9 @@
 //! One server, and the connections to it that nobody uses right now.
 //!
-//! They are kept by the thread that opened them: a runtime of one thread has
-//! them registered with its own I/O driver, so a wake there costs nothing
-//! across threads. The last one used is the first to be used again, which
+//! They are kept for the thread that opened them: a runtime of one thread has
+//! them registered with its own I/O driver, so no wake has to cross threads.
+//! None is lent to another thread: that would be cheaper once, and dearer with
+//! every call from then on. The last one used is the first to be used again, which
 //! lets the others grow old and go.
 
 use std::{
@@ -104,14 +105,15 @@ impl Origin {
     }
 
     async fn open(&self) -> Result<Box<Connection>, Error> {
-        let connection = self.dial.open(Arc::clone(&self.pool.meters)).await?;
+        let mut connection = self.dial.open(Arc::clone(&self.pool.meters)).await?;
+        connection.shelf = self.own_shelf();
         self.pool.sweep();
         Ok(connection)
     }
 
     /// The connection that was idle for the shortest time.
     fn take(&self) -> Option<Box<Connection>> {
-        let mut idle = self.shelf().idle.lock();
+        let mut idle = self.shelves[self.own_shelf()].idle.lock();
         let last = idle.pop()?;
         if last.since.elapsed() < self.idle_max {
             return Some(last.connection);
@@ -123,10 +125,10 @@ impl Origin {
         None
     }
 
-    /// Keeps a connection that is idle.
+    /// Keeps a connection that is idle, for the thread that opened it.
     pub(super) fn keep(&self, connection: Box<Connection>) {
         if self.pool.meters.open() <= OPEN_CONNECTIONS_MAX {
-            let mut idle = self.shelf().idle.lock();
+            let mut idle = self.shelves[connection.shelf].idle.lock();
             if idle.len() < IDLE_CONNECTIONS_MAX {
                 idle.push(Idle { connection, since: Instant::now() });
                 return;
@@ -158,8 +160,8 @@ impl Origin {
         self.shelves.iter().map(|shelf| shelf.idle.lock().len()).sum()
     }
 
-    fn shelf(&self) -> &Shelf {
-        &self.shelves[thread_number() % self.shelves.len()]
+    fn own_shelf(&self) -> usize {
+        thread_number() % self.shelves.len()
     }
 }
 
