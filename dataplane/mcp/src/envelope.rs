@@ -58,13 +58,10 @@ impl Message {
     /// Reads one message; its parts share the memory of `bytes`.
     pub fn parse(bytes: Bytes, limits: Limits) -> Result<Self, BadMessage> {
         let mut parts = Parts::EMPTY;
-        let read = parts.read(&bytes, limits).and_then(|()| parts.message(&bytes));
-        read.map_err(|error| {
-            let ParseError { offset, reason } = or_not_utf8(&bytes, error);
-            // Of what is not JSON, and of what may have two ids, none is known.
-            let known = !reason.is_syntax() && reason != Reason::DuplicateKey;
-            BadMessage { offset, reason, id: known.then(|| parts.id(&bytes)).flatten() }
-        })
+        match parts.read(&bytes, limits) {
+            Ok(()) => parts.message(&bytes),
+            Err(error) => Err(parts.refuse(&bytes, error)),
+        }
     }
 
     /// The method, unless it is a response.
@@ -200,58 +197,70 @@ impl Parts {
         scanner.end()
     }
 
-    fn message(&self, bytes: &Bytes) -> Result<Message, ParseError> {
+    /// Fails with what the caller returns, so that a message is not moved once
+    /// it is made.
+    fn message(&self, bytes: &Bytes) -> Result<Message, BadMessage> {
+        let bad = |error| self.refuse(bytes, error);
         match self.get(Member::Jsonrpc) {
             Some(span) if text::is(&bytes[span.range()], "2.0") => {}
-            Some(span) => return Err(at(span, Reason::Jsonrpc)),
-            None => return Err(ParseError { offset: 0, reason: Reason::Jsonrpc }),
+            Some(span) => return Err(bad(at(span, Reason::Jsonrpc))),
+            None => return Err(bad(ParseError { offset: 0, reason: Reason::Jsonrpc })),
         }
         let result = self.get(Member::Result);
         let error = self.get(Member::Error);
         match (self.get(Member::Method), result, error) {
             (Some(method), None, None) => {
-                let method = read_method(bytes, method)?;
-                let params = self.params(bytes, &method)?;
-                Ok(match self.get(Member::Id) {
-                    Some(id) => {
-                        Message::Request(Request { id: read_id(bytes, id, ID_BYTES_MAX)?, method, params })
-                    }
+                let method = read_method(bytes, method).map_err(bad)?;
+                let object = self.object(bytes, &method).map_err(bad)?;
+                let id = match self.get(Member::Id) {
+                    Some(id) => Some(read_id(bytes, id, ID_BYTES_MAX).map_err(bad)?),
+                    None => None,
+                };
+                let params =
+                    object.map_or(Params::NONE, |span| Params::new(bytes.slice(span.range()), self.index));
+                Ok(match id {
+                    Some(id) => Message::Request(Request { id, method, params }),
                     None => Message::Notification(Notification { method, params }),
                 })
             }
             (None, Some(result), None) => {
-                let id = self.get(Member::Id).ok_or(at(result, Reason::Id))?;
-                let id = Some(read_id(bytes, id, RESPONSE_ID_BYTES_MAX)?);
+                let id = self.get(Member::Id).ok_or(at(result, Reason::Id)).map_err(bad)?;
+                let id = Some(read_id(bytes, id, RESPONSE_ID_BYTES_MAX).map_err(bad)?);
                 Ok(Message::Response(Response { id, outcome: Outcome::Result(bytes.slice(result.range())) }))
             }
             (None, None, Some(error)) => {
                 let id = match self.get(Member::Id) {
                     Some(id) if &bytes[id.range()] != b"null" => {
-                        Some(read_id(bytes, id, RESPONSE_ID_BYTES_MAX)?)
+                        Some(read_id(bytes, id, RESPONSE_ID_BYTES_MAX).map_err(bad)?)
                     }
                     _ => None,
                 };
                 Ok(Message::Response(Response { id, outcome: Outcome::Error(bytes.slice(error.range())) }))
             }
-            _ => Err(ParseError { offset: 0, reason: Reason::Shape }),
+            _ => Err(bad(ParseError { offset: 0, reason: Reason::Shape })),
         }
     }
 
-    fn params(&self, bytes: &Bytes, method: &Method) -> Result<Params, ParseError> {
-        let Some(span) = self.get(Member::Params) else { return Ok(Params::NONE) };
+    /// Where the params are, unless there are none.
+    fn object(&self, bytes: &[u8], method: &Method) -> Result<Option<Span>, ParseError> {
+        let Some(span) = self.get(Member::Params) else { return Ok(None) };
         if !self.params_are_object {
             // Some clients write `"params": null` where they have none.
-            return if &bytes[span.range()] == b"null" {
-                Ok(Params::NONE)
-            } else {
-                Err(at(span, Reason::Params))
-            };
+            return if &bytes[span.range()] == b"null" { Ok(None) } else { Err(at(span, Reason::Params)) };
         }
         // An unknown method may have members that only look like ours.
         if let (Some(offset), true) = (self.index.odd_case, method.is_known()) {
             return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase });
         }
-        Ok(Params::new(bytes.slice(span.range()), self.index))
+        Ok(Some(span))
+    }
+
+    #[cold]
+    fn refuse(&self, bytes: &[u8], error: ParseError) -> BadMessage {
+        let ParseError { offset, reason } = or_not_utf8(bytes, error);
+        // Of what is not JSON, and of what may have two ids, none is known.
+        let known = !reason.is_syntax() && reason != Reason::DuplicateKey;
+        BadMessage { offset, reason, id: known.then(|| self.id(bytes)).flatten() }
     }
 
     /// For the answer to a bad message.
