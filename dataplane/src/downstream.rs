@@ -178,7 +178,7 @@ async fn handle(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> 
 
 async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
     if grpc::is_grpc(request.headers()) {
-        return grpc::serve(doors, peer, request).await;
+        return Box::pin(grpc::serve(doors, peer, request)).await;
     }
     let uri = request.uri().clone();
     let path = uri.path();
@@ -214,12 +214,12 @@ async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> R
             match elsewhere::session(&mut door, &original).await {
                 Some(response) => response,
                 None if head.method == HttpMethod::GET => legacy::get(door, &head.headers),
-                None => legacy::delete(door, &head.headers).await,
+                None => Box::pin(legacy::delete(door, &head.headers)).await,
             }
         }
         (Service::Streamable, _) => reply::method_not_allowed(legacy::METHODS),
         (Service::Events, &HttpMethod::GET) => sse::open(door),
-        (Service::Messages, &HttpMethod::POST) => sse::post(door, request).await,
+        (Service::Messages, &HttpMethod::POST) => Box::pin(sse::post(door, request)).await,
         (Service::WebSocket, &HttpMethod::GET) => return websocket::upgrade(door, request, end),
         (Service::Events | Service::WebSocket, _) => reply::method_not_allowed("GET"),
         (Service::Messages, _) => reply::method_not_allowed("POST"),
@@ -270,7 +270,7 @@ where
         return response;
     }
     if envelope::is_batch(&body) {
-        return legacy::post_batch(door, &head.headers, body).await;
+        return Box::pin(legacy::post_batch(door, &head.headers, body)).await;
     }
     let message = match Message::parse(body.clone(), Limits::CLIENT) {
         Ok(message) => message,

@@ -40,6 +40,7 @@ pub use self::{
 };
 use self::{
     call::{Answer, Call, CallError, Caller, Client},
+    catalog::Alias,
     rewrite::Place,
     view::{GatewayView, ListKind, Target},
 };
@@ -57,57 +58,79 @@ pub async fn answer(
     node: &Arc<Node>,
     table: &Arc<Table>,
     view: &Arc<GatewayView>,
-    call: Call,
+    mut call: Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
-    match &call.method {
-        Method::Ping => Ok(Answer::Result(Bytes::from_static(b"{}"))),
-        Method::Discover => Ok(Answer::Result(results::discover(view))),
-        Method::ToolsList => list(node, view, ListKind::Tools, &call),
-        Method::PromptsList => list(node, view, ListKind::Prompts, &call),
-        Method::ResourcesList => list(node, view, ListKind::Resources, &call),
-        Method::ResourceTemplatesList => list(node, view, ListKind::Templates, &call),
+    let resource;
+    let (target, key, place) = match &call.method {
+        Method::Ping => return Ok(Answer::Result(Bytes::from_static(b"{}"))),
+        Method::Discover => return Ok(Answer::Result(results::discover(view))),
+        Method::ToolsList => return list(node, view, ListKind::Tools, &call),
+        Method::PromptsList => return list(node, view, ListKind::Prompts, &call),
+        Method::ResourcesList => return list(node, view, ListKind::Resources, &call),
+        Method::ResourceTemplatesList => return list(node, view, ListKind::Templates, &call),
         Method::ToolsCall => {
-            let target = named(view.tools.get(required_text(&call.params, Key::Name)?.as_ref()), &call)?;
-            let Some(alias) = &target.alias else {
-                let answer = send_renamed(node, table, view, target, Key::Name, call, caller).await?;
-                return Ok(wrap(view, Place::ToolResult, target, answer));
-            };
-            let name = call.params.name().unwrap_or_default().into_owned();
-            let version = call.client.version;
-            let answer = match alias::mapped(alias, call) {
-                Ok(call) => send_renamed(node, table, view, target, Key::Name, call, caller).await,
-                Err(error) => Err(error),
-            };
-            let answer = alias::outcome(&name, version, answer)?;
-            Ok(wrap(view, Place::ToolResult, target, answer))
+            let target = view.tools.get(required_text(&call.params, Key::Name)?.as_ref());
+            (named(target, &call)?, Key::Name, Place::ToolResult)
         }
         Method::PromptsGet => {
-            let target = named(view.prompts.get(required_text(&call.params, Key::Name)?.as_ref()), &call)?;
-            let answer = send_renamed(node, table, view, target, Key::Name, call, caller).await?;
-            Ok(wrap(view, Place::PromptResult, target, answer))
+            let target = view.prompts.get(required_text(&call.params, Key::Name)?.as_ref());
+            (named(target, &call)?, Key::Name, Place::PromptResult)
         }
         Method::ResourcesRead | Method::ResourcesSubscribe | Method::ResourcesUnsubscribe => {
             let uri = required_text(&call.params, Key::Uri)?;
-            let target = view
-                .resource(&uri)
-                .ok_or_else(|| CallError::UnknownResource { uri: uri.clone().into_owned() })?;
-            let uri = uri.into_owned();
-            let answer = send_renamed(node, table, view, &target, Key::Uri, call, caller).await;
-            match answer {
-                // The client is told the URI that it knows.
-                Err(CallError::UnknownResource { .. }) => Err(CallError::UnknownResource { uri }),
-                answer => Ok(wrap(view, Place::ReadResult, &target, answer?)),
-            }
+            let unknown = || CallError::UnknownResource { uri: uri.clone().into_owned() };
+            resource = view.resource(&uri).ok_or_else(unknown)?;
+            (&resource, Key::Uri, Place::ReadResult)
         }
-        Method::Complete => complete(node, table, view, call, caller).await,
-        Method::SetLevel => set_level(node, table, view, call, caller).await,
-        Method::Listen => subscription::listen(node, view, call, caller).await,
-        _ => match view.sole_member() {
-            Some(only) => forward(node, table, view, only, "", call, caller).await,
-            None => Err(CallError::UnknownMethod { method: call.method.as_str().to_owned() }),
-        },
+        // Boxed: these are rare, and every call would carry their state.
+        Method::Complete => return Box::pin(complete(node, table, view, call, caller)).await,
+        Method::SetLevel => return Box::pin(set_level(node, table, view, call, caller)).await,
+        Method::Listen => return Box::pin(subscription::listen(node, view, call, caller)).await,
+        _ => {
+            return match view.sole_member() {
+                Some(only) => Box::pin(forward(node, table, view, only, call, caller)).await,
+                None => Err(CallError::UnknownMethod { method: call.method.as_str().to_owned() }),
+            };
+        }
+    };
+    if let Some(alias) = &target.alias {
+        return Box::pin(answer_as(alias, node, table, view, target, call, caller)).await;
     }
+    let known = rename(&mut call, key, &target.own);
+    let limit = time_limit(table, view, target);
+    let answer = forward_within(node, table, view, &target.backend, limit, &mut call, caller).await;
+    match (answer, known) {
+        // The client is told the URI that it knows.
+        (Err(CallError::UnknownResource { .. }), Some(uri)) if key == Key::Uri => {
+            Err(CallError::UnknownResource { uri })
+        }
+        (answer, _) => Ok(wrap(view, place, target, answer?)),
+    }
+}
+
+/// Calls the tool that a tool stands for.
+async fn answer_as(
+    alias: &Alias,
+    node: &Arc<Node>,
+    table: &Arc<Table>,
+    view: &GatewayView,
+    target: &Target,
+    call: Call,
+    caller: &Caller,
+) -> Result<Answer, CallError> {
+    let name = call.params.name().unwrap_or_default().into_owned();
+    let version = call.client.version;
+    let answer = match alias::mapped(alias, call) {
+        Ok(mut call) => {
+            rename(&mut call, Key::Name, &target.own);
+            let limit = time_limit(table, view, target).min(alias.timeout);
+            forward_within(node, table, view, &target.backend, limit, &mut call, caller).await
+        }
+        Err(error) => Err(error),
+    };
+    let answer = alias::outcome(&name, version, answer)?;
+    Ok(wrap(view, Place::ToolResult, target, answer))
 }
 
 /// Passes a client's notification on to the members that may want it.
@@ -171,76 +194,75 @@ fn list(node: &Node, view: &GatewayView, kind: ListKind, call: &Call) -> Result<
     Ok(Answer::Result(listed.result(call.client.version, view, next.as_deref())))
 }
 
-/// Sends a call under the name that the backend knows.
-async fn send_renamed(
-    node: &Arc<Node>,
-    table: &Arc<Table>,
-    view: &GatewayView,
-    target: &Target,
-    key: Key,
-    call: Call,
-    caller: &Caller,
-) -> Result<Answer, CallError> {
-    let call = if call.params.text(key).as_deref() == Some(target.own.as_str()) {
-        call
-    } else {
-        with_params(&call, call.params.patch().set_text(key.as_str(), &target.own).finish())
-    };
-    let limit = target.alias.as_ref().map_or(Duration::MAX, |alias| alias.timeout);
-    forward_within(node, table, view, (&target.backend, &target.own), limit, call, caller).await
+/// Names what is called as the backend knows it; gives back the name that the
+/// client used, if that is another one.
+fn rename(call: &mut Call, key: Key, own: &str) -> Option<String> {
+    let asked = call.params.text(key)?;
+    if asked == own {
+        return None;
+    }
+    let asked = asked.into_owned();
+    call.params = scanned(&call.params.patch().set_text(key.as_str(), own).finish());
+    Some(asked)
 }
 
-/// The call with other params.
-fn with_params(call: &Call, params: Bytes) -> Call {
-    let params = Params::scan(&params, crate::mcp::Limits::CLIENT)
-        .expect("params that were scanned once and got another text in one member scan again");
-    Call { params, ..call.clone() }
+/// Params that were scanned before, and edited.
+fn scanned(params: &Bytes) -> Params {
+    Params::scan(params, crate::mcp::Limits::CLIENT)
+        .expect("params that were scanned once and got another text in one member scan again")
 }
 
-/// Hands the call to a member's upstream, with the time that it may take.
+/// Hands the call to a member as a whole: nothing in it names something of the member's.
 async fn forward(
     node: &Arc<Node>,
     table: &Arc<Table>,
     view: &GatewayView,
     backend: &ResourceName,
-    tool: &str,
-    call: Call,
+    mut call: Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
-    forward_within(node, table, view, (backend, tool), Duration::MAX, call, caller).await
+    let limit = smallest_limit(table, view, backend, "");
+    forward_within(node, table, view, backend, limit, &mut call, caller).await
 }
 
-/// The same, within less time where the limit is less.
+/// Hands the call to a member's upstream, with the time that it may take.
 async fn forward_within(
     node: &Arc<Node>,
     table: &Arc<Table>,
     view: &GatewayView,
-    (backend, tool): (&ResourceName, &str),
+    backend: &ResourceName,
     limit: Duration,
-    mut call: Call,
+    call: &mut Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
     let upstream = table.upstream(backend).ok_or_else(|| CallError::Disabled { backend: backend.clone() })?;
-    call.deadline = Instant::now() + time_limit(table, view, backend, tool).min(limit);
-    let session = call.client.events.clone();
-    let edited = |caller: &Caller| {
+    call.deadline = Instant::now() + limit;
+    let caller = {
+        let session = call.client.events.as_ref();
         let logs_per_minute = node.settings.log_messages_per_minute;
-        caller
-            .of_member(backend, view.wraps_uris_of(backend))
-            .limiting_logs(logs_per_minute, session.as_ref())
+        let edited = |caller: &Caller| {
+            caller.of_member(backend, view.wraps_uris_of(backend)).limiting_logs(logs_per_minute, session)
+        };
+        let edited_caller = edited(caller);
+        // What the backend says outside of calls reaches the session edited too.
+        if let Some(events) = session {
+            call.client = Arc::new(Client { events: Some(edited(events)), ..Client::clone(&call.client) });
+        }
+        edited_caller
     };
-    // What the backend says outside of calls reaches the session edited too.
-    if let Some(events) = &session {
-        call.client = Arc::new(Client { events: Some(edited(events)), ..Client::clone(&call.client) });
-    }
-    let caller = edited(caller);
     let answer = bridge::call(node, table, upstream, call, &caller).await;
     caller.tell_dropped().await;
     answer
 }
 
+/// How long a call of this target may take. It follows from the configuration
+/// and from nothing that a caller is or says, so it is found out once a snapshot.
+fn time_limit(table: &Table, view: &GatewayView, target: &Target) -> Duration {
+    *target.limit.get_or_init(|| smallest_limit(table, view, &target.backend, &target.own))
+}
+
 /// The smallest of what the backend and the policies allow.
-fn time_limit(table: &Table, view: &GatewayView, backend: &ResourceName, tool: &str) -> Duration {
+fn smallest_limit(table: &Table, view: &GatewayView, backend: &ResourceName, tool: &str) -> Duration {
     let config = &table.snapshot.config;
     let Some(member) = config.backends.get(backend) else { return Duration::ZERO };
     let mut limit = member.call_timeout;
@@ -311,10 +333,10 @@ async fn complete(
     }
     let mut call = call;
     if reference.name.as_deref().or(reference.uri.as_deref()) != Some(target.own.as_str()) {
-        let params = call.params.patch().set_in("ref", key, crate::mcp::text::encode(&target.own)).finish();
-        call = with_params(&call, params);
+        let own = crate::mcp::text::encode(&target.own);
+        call.params = scanned(&call.params.patch().set_in("ref", key, own).finish());
     }
-    forward(node, table, view, &target.backend, "", call, caller).await
+    forward(node, table, view, &target.backend, call, caller).await
 }
 
 /// `logging/setLevel`: for every member that logs, side by side. It fails only
@@ -332,7 +354,7 @@ async fn set_level(
     };
     let members = view.members.iter().filter(logs);
     let set = |backend| -> BoxFuture<'_, Result<Answer, CallError>> {
-        Box::pin(forward(node, table, view, backend, "", call.clone(), caller))
+        Box::pin(forward(node, table, view, backend, call.clone(), caller))
     };
     let answers = join_all(members.map(set)).await;
     let set = answers.is_empty() || answers.iter().any(|answer| matches!(answer, Ok(Answer::Result(_))));

@@ -163,7 +163,7 @@ impl Auth {
                 });
                 Ok(Admitted { identity, local, by: By::Key(hash) })
             }
-            Credentials::Token(token) => self.judge_token(config, gateway, token, local).await,
+            Credentials::Token(token) => Box::pin(self.judge_token(config, gateway, token, local)).await,
         }
     }
 

@@ -65,7 +65,7 @@ pub async fn post(door: Door, head: &HeaderMap, message: Message, body: Bytes) -
     match message {
         Message::Request(request) => call(door, session, request, ndjson::is_wanted(head)).await,
         Message::Notification(notification) => {
-            notified(&door, &session, notification, body).await;
+            Box::pin(notified(&door, &session, notification, body)).await;
             reply::accepted()
         }
         Message::Response(response) => {

@@ -14,7 +14,7 @@ use super::{
     bridge::member,
     call::{Answer, Call, CallError},
     catalog::{Alias, Catalog, Entry},
-    with_params,
+    scanned,
 };
 use crate::mcp::{Key, ProtocolVersion, error::code, splice::Patch};
 
@@ -33,7 +33,7 @@ pub fn mapped(alias: &Alias, call: Call) -> Result<Call, CallError> {
     }
     let arguments = arguments(&alias.of, &call)?;
     let params = call.params.patch().set(Key::Arguments.as_str(), arguments.to_string()).finish();
-    Ok(with_params(&call, params))
+    Ok(Call { params: scanned(&params), ..call })
 }
 
 fn arguments(of: &Mcp, call: &Call) -> Result<Value, CallError> {

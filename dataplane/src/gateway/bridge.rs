@@ -64,18 +64,18 @@ pub async fn call(
     node: &Arc<Node>,
     table: &Table,
     upstream: &Arc<Upstream>,
-    call: Call,
+    call: &Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
     let era = call.client.version.era();
     let way = Way::of(upstream, era);
-    let mut outcome = carry(node, table, upstream, way, &call, caller).await;
+    let mut outcome = carry(node, table, upstream, way, call, caller).await;
     if let Err(CallError::EraMismatch { .. }) = outcome {
         // What was known was wrong, or nothing was: nothing of the call has run.
-        let learned = learn(upstream, era, way, &call).await;
+        let learned = Box::pin(learn(upstream, era, way, call)).await;
         let other = Way::of(upstream, era);
         if learned.is_ok() && other != way {
-            outcome = carry(node, table, upstream, other, &call, caller).await;
+            outcome = Box::pin(carry(node, table, upstream, other, call, caller)).await;
         }
     }
     outcome.map(|answer| content::fit(&call.client, &call.method, answer))

@@ -7,7 +7,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -59,11 +60,13 @@ pub struct Target {
     pub own: String,
     /// The tool set's words for it, where the tool stands for another's.
     pub alias: Option<Alias>,
+    /// How long a call may take, once that has been found out.
+    pub limit: OnceLock<Duration>,
 }
 
 impl Target {
     fn new(backend: ResourceName, own: impl Into<String>) -> Self {
-        Self { backend, own: own.into(), alias: None }
+        Self { backend, own: own.into(), alias: None, limit: OnceLock::new() }
     }
 
     /// Where an entry of a member leads.
@@ -73,6 +76,7 @@ impl Target {
                 backend: alias.of.backend.clone(),
                 own: alias.of.tool.clone(),
                 alias: Some(alias.clone()),
+                limit: OnceLock::new(),
             },
             None => Self::new(member.backend.clone(), &entry.key),
         }
