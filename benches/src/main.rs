@@ -131,7 +131,7 @@ async fn compare(command: Command, programs: &Programs, json: bool) -> anyhow::R
             report.sections.push(section);
             report.missing.extend(missing);
         }
-        Command::All(args) => report = whole::run(&args, programs).await?,
+        Command::All(args) => report = whole::run(&args, programs).await,
         Command::Open(args) => report.sections.push(open::run(&args, programs).await?),
         Command::Modes(args) => report.sections.push(modes::run(&args, programs).await?),
         Command::Instructions(args) => report.sections.push(instructions::run(&args, programs).await?),

@@ -5,6 +5,7 @@ pub mod closed;
 pub mod idle;
 pub mod instructions;
 pub mod lists;
+pub mod memory;
 pub mod modes;
 pub mod open;
 pub mod overload;

@@ -154,9 +154,19 @@ pub struct Report {
     pub sections: Vec<Section>,
     /// What was not measured, and why.
     pub missing: Vec<String>,
+    /// What could not be measured although it should have been.
+    pub failed: Vec<String>,
 }
 
 impl Report {
+    /// The tables of a part, or that there are none.
+    pub fn add(&mut self, part: &str, done: anyhow::Result<Vec<Section>>) {
+        match done {
+            Ok(sections) => self.sections.extend(sections),
+            Err(error) => self.failed.push(format!("{part} could not be measured: {error:#}")),
+        }
+    }
+
     /// Prints everything on stdout.
     ///
     /// # Errors
@@ -164,7 +174,7 @@ impl Report {
     pub fn print(&self, ours: &str, json: bool) -> anyhow::Result<()> {
         if json {
             let sections: Vec<Value> = self.sections.iter().map(Section::json).collect();
-            println!("{}", json!({"sections": sections, "missing": self.missing}));
+            println!("{}", json!({"sections": sections, "missing": self.missing, "failed": self.failed}));
         } else {
             println!("{}", self.markdown(ours));
         }
@@ -174,6 +184,7 @@ impl Report {
             .flat_map(|section| &section.checks)
             .filter(|check| !check.bound.holds(check.value))
             .map(|check| check.what.as_str())
+            .chain(self.failed.iter().map(String::as_str))
             .collect();
         anyhow::ensure!(failed.is_empty(), "{} did not hold: {}", failed.len(), failed.join("; "));
         Ok(())
@@ -191,7 +202,7 @@ impl Report {
             text += &budget.markdown();
             text.push('\n');
         }
-        for missing in &self.missing {
+        for missing in self.missing.iter().chain(&self.failed) {
             text += &format!("- {missing}\n");
         }
         text
@@ -224,11 +235,13 @@ mod tests {
         let mut section = Section::new("lists", &[]);
         section.check("with 3 hanging", 1.04, Bound::AtMost(1.05));
         section.check("goodput", 0.9, Bound::AtLeast(0.8));
-        let mut report = Report { sections: vec![section], missing: Vec::new() };
+        let mut report = Report { sections: vec![section], ..Report::default() };
         assert!(report.print("node", true).is_ok());
         report.sections[0].check("memory", 1.2, Bound::AtMost(1.1));
         let error = report.print("node", true).unwrap_err().to_string();
         assert_eq!(error, "1 did not hold: memory");
+        report.add("idle", Err(anyhow::anyhow!("refused")));
+        assert!(report.print("node", true).unwrap_err().to_string().starts_with("2 did not hold"));
         assert!(report.markdown("node").contains("memory: 1.200 (≤ 1.10) **FAILS**"));
     }
 }

@@ -30,6 +30,6 @@ impl Grpc {
         let What::Echo(_) = asker.case.what else { bail!("gRPC is measured with calls only") };
         let name = asker.name().context("a call has a name")?;
         let request = pb::CallToolRequest { name, arguments: asker.arguments().into() };
-        Ok(self.client.call_tool(request).await?.into_inner().result.into())
+        Ok(self.client.call_tool(request).await?.into_inner().result)
     }
 }

@@ -16,8 +16,10 @@ use super::{
     case::{Asker, Case, Era, LEGACY},
 };
 
-/// How the code of a JSON-RPC error begins that says there is no room.
-const OVERLOADED: &[u8] = br#""code":-31019"#;
+/// Errors that say there is no room: at a backend, and in the line before it.
+const NO_ROOM: [&[u8]; 2] = [br#""code":-31006,"#, br#""code":-31019,"#];
+/// No refusal is longer.
+const REFUSAL_BYTES_MAX: usize = 1024;
 
 /// What a client shows of itself.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +158,8 @@ impl Http {
             return Ok(None);
         }
         let answer = accepted(response).await?;
-        let refused = answer.len() < 1024 && memchr::memmem::find(&answer, OVERLOADED).is_some();
+        let refused = answer.len() < REFUSAL_BYTES_MAX
+            && NO_ROOM.iter().any(|code| memchr::memmem::find(&answer, code).is_some());
         Ok((!refused).then_some(answer))
     }
 }

@@ -39,6 +39,16 @@ pub struct InstructionsArgs {
     /// Only these targets.
     #[arg(long, value_delimiter = ',')]
     pub targets: Vec<String>,
+    /// Leave what valgrind has written in this folder, for `cg_annotate` and
+    /// `cg_diff`.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// Whether valgrind is installed.
+pub fn is_possible() -> bool {
+    let version = Command::new("valgrind").arg("--version").output();
+    version.is_ok_and(|output| output.status.success())
 }
 
 /// Which program is counted.
@@ -52,8 +62,10 @@ enum Counted {
 /// # Errors
 /// If valgrind is missing, or an answer is wrong.
 pub async fn run(args: &InstructionsArgs, programs: &Programs) -> anyhow::Result<Section> {
-    let version = Command::new("valgrind").arg("--version").output();
-    ensure!(version.is_ok_and(|output| output.status.success()), "valgrind is not installed");
+    ensure!(is_possible(), "valgrind is not installed");
+    if let Some(folder) = &args.keep {
+        std::fs::create_dir_all(folder)?;
+    }
     let mut all = vec![(BACKEND.to_owned(), Counted::Backend), (FLOOR.to_owned(), Counted::Floor)];
     if let Some(nginx) = find_nginx(programs.nginx.as_deref()) {
         all.push((NGINX.to_owned(), Counted::Nginx(nginx)));
@@ -68,8 +80,14 @@ pub async fn run(args: &InstructionsArgs, programs: &Programs) -> anyhow::Result
     for (case, requests) in CASES.iter().take(args.cases) {
         for (name, counted) in &all {
             eprintln!("{} {name}", case.name);
-            let once = count(counted, upstream, case, *requests).await?;
-            let twice = count(counted, upstream, case, 2 * requests).await?;
+            let folder = tempfile::tempdir()?;
+            let out = |times: usize| {
+                let folder = args.keep.as_deref().unwrap_or(folder.path());
+                let words = [case.name, name, &(times * requests).to_string()].join("-");
+                folder.join(words.replace([' ', ','], "_"))
+            };
+            let once = count(counted, upstream, case, *requests, &out(1)).await?;
+            let twice = count(counted, upstream, case, 2 * requests, &out(2)).await?;
             let each = twice.saturating_sub(once) as f64 / *requests as f64 / 1000.0;
             section.row([case.name.to_owned(), name.clone(), short(each)]);
             let line = match (case.what, case.era) {
@@ -85,9 +103,13 @@ pub async fn run(args: &InstructionsArgs, programs: &Programs) -> anyhow::Result
 }
 
 /// All instructions of a target from its start to its end.
-async fn count(counted: &Counted, upstream: SocketAddr, case: &Case, requests: usize) -> anyhow::Result<u64> {
-    let folder = tempfile::tempdir()?;
-    let out = folder.path().join("counts");
+async fn count(
+    counted: &Counted,
+    upstream: SocketAddr,
+    case: &Case,
+    requests: usize,
+    out: &Path,
+) -> anyhow::Result<u64> {
     let mut valgrind = crate::place::measured(Path::new("valgrind"))?;
     valgrind
         .args(["--tool=cachegrind", "--cache-sim=no", "--log-file=/dev/null"])
@@ -104,7 +126,7 @@ async fn count(counted: &Counted, upstream: SocketAddr, case: &Case, requests: u
         }
         Counted::Node(program) => node(&mut valgrind, program, upstream, case, requests).await?,
     }
-    let text = std::fs::read_to_string(&out).context("valgrind has written nothing")?;
+    let text = std::fs::read_to_string(out).context("valgrind has written nothing")?;
     total(&text).context("valgrind has written no summary")
 }
 

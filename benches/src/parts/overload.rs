@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use super::memory::watched;
 use crate::{
     load::{self, Arrivals, Case, Era, What},
-    process,
     report::{Bound, Section},
     stats::short,
     targets::{Fleet, Programs, backend, gateway, http_backend},
@@ -19,6 +19,9 @@ const SERVICE_MS: u64 = 10;
 const LIMITS: [usize; 2] = [2 * SLOTS, 256];
 /// Of what could be served, so much must be when twice as much is due.
 const GOODPUT_MIN: f64 = 0.8;
+/// From this share of the time on all sessions are open and each has called;
+/// memory may then grow by so much.
+const STEADY_AFTER: f64 = 0.4;
 const GROWTH_MAX: f64 = 1.1;
 const CONNECTIONS: usize = 1024;
 
@@ -71,31 +74,30 @@ pub async fn run(args: &OverloadArgs, programs: &Programs) -> anyhow::Result<Sec
         eprintln!("overload: saturation with a limit of {limit}");
         let saturation = load::run(&node, &case, SLOTS, length).await?.rate();
         let mut peak = saturation;
-        let mut memory = Vec::new();
         for &share in &args.loads {
             let rate = saturation * share;
             eprintln!("overload: {share} x {saturation:.0}/s with a limit of {limit}");
-            let arrivals = load::run_open(&node, &case, CONNECTIONS, rate, length).await?;
-            let rss = process::rss_kib(node.pid)? as f64 / 1024.0;
-            let served = row(&mut section, limit, share, &arrivals, rss);
+            // Growth shows only in time.
+            let length = if share > 1.0 { 2 * length } else { length };
+            let work = load::run_open(&node, &case, CONNECTIONS, rate, length);
+            let (arrivals, seen) = watched(&node, work).await?;
+            let served = row(&mut section, limit, share, &arrivals, seen.at_end());
             peak = peak.max(served);
-            if share >= 1.0 {
-                memory.push(rss);
-            }
             if share > 1.0 {
                 section.check(
                     format!("limit {limit}, {share} x saturation: served / peak"),
                     served / peak,
                     Bound::AtLeast(GOODPUT_MIN),
                 );
+                let steady = seen.after(STEADY_AFTER);
+                section.check(
+                    format!(
+                        "limit {limit}, {share} x saturation: memory at the end / when all sessions are open"
+                    ),
+                    seen.at_end() / steady,
+                    Bound::AtMost(GROWTH_MAX),
+                );
             }
-        }
-        if let [before, .., after] = memory.as_slice() {
-            section.check(
-                format!("limit {limit}: memory after the overload / after saturation"),
-                after / before,
-                Bound::AtMost(GROWTH_MAX),
-            );
         }
     }
     Ok(section)

@@ -3,13 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep_until},
-};
-
-use super::closed::measure;
+use super::{closed::measure, memory::watched};
 use crate::{
     load::{self, Case, Era, Sample, Target, What},
     process,
@@ -29,8 +23,7 @@ const WATCHED: [usize; 3] = [0, 1, 3];
 /// From then on memory should stay where it is, and may grow by so much.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 const GROWTH_MAX: f64 = 1.1;
-/// Memory is looked at so often; of each second the highest counts.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Of each second the highest counts.
 const WINDOW: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args, Clone)]
@@ -119,14 +112,10 @@ async fn memory(args: &PayloadsArgs, nodes: &[Target]) -> anyhow::Result<Section
         for case in WATCHED.map(|place| &CASES[place]) {
             eprintln!("memory: {} {}", case.name, node.name);
             let before = process::rss_kib(node.pid)?;
-            let seen = watched(node, case, args.connections, length).await?;
-            let highest = |from: Duration, to: Duration| {
-                let of = seen.iter().filter(|(at, _)| *at >= from && *at < to);
-                of.map(|(_, kib)| *kib as f64 / 1024.0).fold(0.0, f64::max)
-            };
+            let (_, seen) = watched(node, load::run(node, case, args.connections, length)).await?;
             let steady = STEADY_AFTER.min(length / 3);
-            let settled = highest(steady.saturating_sub(WINDOW), steady);
-            let end = highest(length.saturating_sub(WINDOW), Duration::MAX);
+            let settled = seen.highest(steady.saturating_sub(WINDOW), steady);
+            let end = seen.at_end();
             let grown = ratio(end, settled);
             section.row([
                 case.name.to_owned(),
@@ -134,7 +123,7 @@ async fn memory(args: &PayloadsArgs, nodes: &[Target]) -> anyhow::Result<Section
                 short(before as f64 / 1024.0),
                 short(settled),
                 short(end),
-                short(highest(Duration::ZERO, Duration::MAX)),
+                short(seen.highest(Duration::ZERO, Duration::MAX)),
                 format!("{grown:.3}"),
             ]);
             section.check(
@@ -145,28 +134,4 @@ async fn memory(args: &PayloadsArgs, nodes: &[Target]) -> anyhow::Result<Section
         }
     }
     Ok(section)
-}
-
-/// Resident memory in KiB while a load runs, by the time since its start.
-async fn watched(
-    target: &Target,
-    case: &Case,
-    connections: usize,
-    length: Duration,
-) -> anyhow::Result<Vec<(Duration, u64)>> {
-    let mut loading = JoinSet::new();
-    let (of, what) = (target.clone(), *case);
-    loading.spawn(async move { load::run(&of, &what, connections, length).await });
-    let start = Instant::now();
-    let mut seen = Vec::new();
-    loop {
-        let next = Instant::now() + LOOK_EVERY;
-        tokio::select! {
-            done = loading.join_next() => {
-                done.context("a load was started")???;
-                return Ok(seen);
-            }
-            () = sleep_until(next) => seen.push((start.elapsed(), process::rss_kib(target.pid)?)),
-        }
-    }
 }

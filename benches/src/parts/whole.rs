@@ -11,7 +11,11 @@ use super::{
     payloads::{self, PayloadsArgs},
     startup::{self, StartUpArgs},
 };
-use crate::{place, report::Report, targets::Programs};
+use crate::{
+    place,
+    report::{Report, Section},
+    targets::Programs,
+};
 
 #[derive(clap::Args, Clone)]
 pub struct AllArgs {
@@ -49,19 +53,18 @@ impl AllArgs {
     }
 }
 
-/// Measures everything.
-///
-/// # Errors
-/// If a part cannot be measured, or an answer is wrong.
-pub async fn run(args: &AllArgs, programs: &Programs) -> anyhow::Result<Report> {
+fn one(section: Section) -> Vec<Section> {
+    vec![section]
+}
+
+/// Measures everything. A part that fails is said to have failed, and fails the
+/// whole at its end; the others are measured all the same.
+pub async fn run(args: &AllArgs, programs: &Programs) -> Report {
     let mut report = Report::default();
-    if !place::is_pinned() {
-        report.missing.push("nothing was pinned to a CPU: compare with care".to_owned());
-    }
     let (seconds, rounds) = (args.either(0.7, 2.0), args.either(1, 3));
     if args.has("start-up") {
         let args = StartUpArgs { rounds: args.either(2, 5) };
-        report.sections.push(startup::run(&args, programs).await?);
+        report.add("start-up", startup::run(&args, programs).await.map(one));
     }
     if args.has("run") {
         let cases = [
@@ -69,33 +72,42 @@ pub async fn run(args: &AllArgs, programs: &Programs) -> anyhow::Result<Report> 
             (&["stateless", "list"], args.either(&[16][..], &[1, 16, 128])),
         ];
         for (cases, connections) in cases {
-            let known = report.missing.clone();
-            let (section, missing) = closed::run(&args.closed(cases, connections), programs).await?;
-            report.sections.push(section);
-            report.missing.extend(missing.into_iter().filter(|new| !known.contains(new)));
+            let done = closed::run(&args.closed(cases, connections), programs).await;
+            let done = done.map(|(section, missing)| {
+                if report.missing.is_empty() {
+                    report.missing = missing;
+                }
+                one(section)
+            });
+            report.add("run", done);
         }
     }
     if args.has("open") {
         let rates = args.either(vec![4_000.0], vec![1_000.0, 4_000.0, 8_000.0]);
         let args = OpenArgs { rates, connections: 128, seconds, rounds };
-        report.sections.push(open::run(&args, programs).await?);
+        report.add("open", open::run(&args, programs).await.map(one));
     }
     if args.has("modes") {
         let args = ModesArgs { seconds: args.either(0.5, 1.5), connections: 16, rounds };
-        report.sections.push(modes::run(&args, programs).await?);
+        report.add("modes", modes::run(&args, programs).await.map(one));
     }
     if args.has("instructions") {
-        let args = InstructionsArgs { cases: args.either(1, usize::MAX), targets: Vec::new() };
-        report.sections.push(instructions::run(&args, programs).await?);
+        if instructions::is_possible() {
+            let args =
+                InstructionsArgs { cases: args.either(1, usize::MAX), targets: Vec::new(), keep: None };
+            report.add("instructions", instructions::run(&args, programs).await.map(one));
+        } else {
+            report.missing.push("instructions are not counted: valgrind is not installed".to_owned());
+        }
     }
     if args.has("payloads") {
         let args = PayloadsArgs { connections: 16, seconds, rounds, watch: args.either(8.0, 30.0) };
-        report.sections.extend(payloads::run(&args, programs).await?);
+        report.add("payloads", payloads::run(&args, programs).await);
     }
     if args.has("lists") {
         let args =
             ListsArgs { seconds: args.either(0.5, 1.5), rounds: args.either(3, 5), connections: vec![1, 4] };
-        report.sections.push(lists::run(&args, programs).await?);
+        report.add("lists", lists::run(&args, programs).await.map(one));
     }
     if args.has("idle") {
         let args = IdleArgs {
@@ -105,11 +117,14 @@ pub async fn run(args: &AllArgs, programs: &Programs) -> anyhow::Result<Report> 
             seconds: args.either(1.0, 3.0),
             rounds: args.either(3, 5),
         };
-        report.sections.extend(idle::run(&args, programs).await?);
+        report.add("idle", idle::run(&args, programs).await);
     }
     if args.has("overload") {
         let args = OverloadArgs { seconds: args.either(1.5, 5.0), loads: vec![0.5, 1.0, 2.0] };
-        report.sections.push(overload::run(&args, programs).await?);
+        report.add("overload", overload::run(&args, programs).await.map(one));
     }
-    Ok(report)
+    if !place::is_pinned() {
+        report.missing.push("nothing was pinned to a CPU: compare with care".to_owned());
+    }
+    report
 }
