@@ -50,11 +50,8 @@ pub fn decode(value: &str) -> Result<Cow<'_, str>, Malformed> {
     // Usually the server that read the header has done so.
     let padded = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let bytes = value.as_bytes();
-    let value = if padded(bytes.first()) || padded(bytes.last()) {
-        value.trim_matches([' ', '\t'])
-    } else {
-        value
-    };
+    let value =
+        if padded(bytes.first()) || padded(bytes.last()) { value.trim_matches([' ', '\t']) } else { value };
     if !looks_encoded(value) {
         return Ok(Cow::Borrowed(value));
     }

@@ -44,9 +44,15 @@ struct Member {
 }
 
 /// Bytes of the base that make way for others.
-struct Cut {
+struct Cut<'a> {
     span: Span,
-    text: Bytes,
+    text: Cow<'a, [u8]>,
+}
+
+impl Cut<'_> {
+    fn into_owned<'b>(self) -> Cut<'b> {
+        Cut { span: self.span, text: Cow::Owned(self.text.into_owned()) }
+    }
 }
 
 impl Patch {
@@ -118,7 +124,16 @@ impl Patch {
     }
 
     /// Where to cut, in the order of the bytes.
-    fn cuts(&self) -> Vec<Cut> {
+    fn cuts(&self) -> Vec<Cut<'_>> {
+        if self.edits.iter().all(|edit| edit.parent.is_none())
+            && let Some(index) = &self.known
+        {
+            let edits = self.edits.iter().map(|edit| (&*edit.key, edit.value.as_ref()));
+            if let Some(mut cuts) = known_cuts(index, edits) {
+                cuts.sort_by_key(|cut| (cut.span.start, cut.span.end));
+                return cuts;
+            }
+        }
         let mut top: Vec<(&str, Option<Bytes>)> = Vec::new();
         let mut cuts = Vec::new();
         let mut parents: Vec<&str> = Vec::new();
@@ -168,25 +183,11 @@ impl Patch {
         &self,
         top: &[(&str, Option<Bytes>)],
         scanned: &mut Option<Vec<Member>>,
-        cuts: &mut Vec<Cut>,
+        cuts: &mut Vec<Cut<'_>>,
     ) {
-        let known = self.known.and_then(|index| {
-            let mut replaced = Vec::new();
-            let mut added = Vec::new();
-            for (key, value) in top {
-                let key_known = Key::ALL.iter().find(|known| known.as_str() == *key)?;
-                match (index.get(*key_known), value) {
-                    (Some(span), Some(value)) => replaced.push(Cut { span, text: value.clone() }),
-                    (Some(_), None) => return None,
-                    (None, Some(value)) => added.push((*key, value.clone())),
-                    (None, None) => {}
-                }
-            }
-            replaced.extend(insertion(&added, 0, index.members > 0));
-            Some(replaced)
-        });
-        match known {
-            Some(known) => cuts.extend(known),
+        let edits = top.iter().map(|(key, value)| (*key, value.as_ref()));
+        match self.known.as_ref().and_then(|index| known_cuts(index, edits)) {
+            Some(known) => cuts.extend(known.into_iter().map(|cut| cut.into_owned())),
             None => {
                 let members = scanned.get_or_insert_with(|| scan_members(&self.base, 0));
                 edit_object(&self.base, 0, members, top, cuts);
@@ -196,9 +197,8 @@ impl Patch {
 
     /// The value of a member.
     fn find(&self, key: &str, scanned: &mut Option<Vec<Member>>) -> Option<Span> {
-        if let (Some(index), Some(known)) = (&self.known, Key::ALL.iter().find(|known| known.as_str() == key))
-        {
-            return index.get(*known);
+        if let (Some(index), Some(known)) = (&self.known, Key::parse(key.as_bytes())) {
+            return index.get(known);
         }
         let members = scanned.get_or_insert_with(|| scan_members(&self.base, 0));
         members.iter().find(|member| is_key(&self.base, member.key, key)).map(|member| member.value)
@@ -225,6 +225,27 @@ impl Raw for Patch {
         }
         out.extend_from_slice(&self.base[copied..]);
     }
+}
+
+/// The cuts for edits of members that the index knows; `None` if it does not
+/// know enough, so that the object must be read again.
+fn known_cuts<'a>(
+    index: &Index,
+    edits: impl ExactSizeIterator<Item = (&'a str, Option<&'a Bytes>)>,
+) -> Option<Vec<Cut<'a>>> {
+    let mut cuts = Vec::with_capacity(edits.len() + 1);
+    let mut added = Vec::new();
+    for (key, value) in edits {
+        match (index.get(Key::parse(key.as_bytes())?), value) {
+            (Some(span), Some(value)) => cuts.push(Cut { span, text: Cow::Borrowed(value) }),
+            // A comma must go along.
+            (Some(_), None) => return None,
+            (None, Some(value)) => added.push((key, value)),
+            (None, None) => {}
+        }
+    }
+    cuts.extend(insertion(&added, 0, index.members > 0));
+    Some(cuts)
 }
 
 /// A value with edits on its members. If it is no object, additions make it
@@ -271,7 +292,7 @@ fn edit_object(
     start: u32,
     members: &[Member],
     edits: &[(&str, Option<Bytes>)],
-    cuts: &mut Vec<Cut>,
+    cuts: &mut Vec<Cut<'_>>,
 ) {
     let mut removed = vec![false; members.len()];
     let mut added = Vec::new();
@@ -285,13 +306,13 @@ fn edit_object(
             }
             found = true;
             match value.take() {
-                Some(value) => cuts.push(Cut { span: member.value, text: value.clone() }),
+                Some(value) => cuts.push(Cut { span: member.value, text: Cow::Owned(value.to_vec()) }),
                 // Removed, or the second of two: only one may be left.
                 None => removed[at] = true,
             }
         }
         if adds && !found {
-            added.extend(value.map(|value| (*key, value.clone())));
+            added.extend(value.map(|value| (*key, value)));
         }
     }
     let survivors = removed.iter().filter(|removed| !**removed).count();
@@ -300,7 +321,7 @@ fn edit_object(
 }
 
 /// Runs of removed members, each with the comma that would be left over.
-fn removals(members: &[Member], removed: &[bool]) -> Vec<Cut> {
+fn removals(members: &[Member], removed: &[bool]) -> Vec<Cut<'static>> {
     let mut cuts = Vec::new();
     let mut at = 0;
     while at < members.len() {
@@ -318,13 +339,13 @@ fn removals(members: &[Member], removed: &[bool]) -> Vec<Cut> {
             (None, Some(before)) => Span { start: members[before].value.end, end: end_of_run },
             (None, None) => Span { start: members[first].key.start, end: end_of_run },
         };
-        cuts.push(Cut { span, text: Bytes::new() });
+        cuts.push(Cut { span, text: Cow::Borrowed(&[]) });
     }
     cuts
 }
 
 /// New members go to the front, where no scan is needed to find the place.
-fn insertion(added: &[(&str, Bytes)], start: u32, followed: bool) -> Option<Cut> {
+fn insertion(added: &[(&str, &Bytes)], start: u32, followed: bool) -> Option<Cut<'static>> {
     if added.is_empty() {
         return None;
     }
@@ -340,7 +361,7 @@ fn insertion(added: &[(&str, Bytes)], start: u32, followed: bool) -> Option<Cut>
     if followed {
         text.push(b',');
     }
-    Some(Cut { span: Span { start: start + 1, end: start + 1 }, text: text.into() })
+    Some(Cut { span: Span { start: start + 1, end: start + 1 }, text: Cow::Owned(text) })
 }
 
 #[cfg(test)]
