@@ -8,6 +8,7 @@
 
 use std::{
     cell::Cell,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -46,6 +47,9 @@ pub struct Origin {
     pool: Arc<Inner>,
 }
 
+/// A request on its way; it is sent when it is polled first.
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Error>> + Send + 'a>>;
+
 /// The idle connections of one thread, the longest idle first. Apart from the
 /// other threads' in memory as well.
 #[derive(Default)]
@@ -78,7 +82,13 @@ impl Origin {
     ///
     /// # Errors
     /// Whether anything can have reached the server is in the error.
-    pub async fn send(self: &Arc<Self>, mut request: Request<Outgoing>) -> Result<Response<Incoming>, Error> {
+    pub fn send(self: &Arc<Self>, request: Request<Outgoing>) -> Sending<'_> {
+        // On the heap, once: in the futures of everybody who waits for it, it
+        // would be copied as often as one of them is moved.
+        Box::pin(self.exchange(request))
+    }
+
+    async fn exchange(self: &Arc<Self>, mut request: Request<Outgoing>) -> Result<Response<Incoming>, Error> {
         loop {
             let (mut connection, reused) = match self.take() {
                 Some(connection) => (connection, true),

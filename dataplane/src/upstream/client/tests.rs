@@ -255,6 +255,14 @@ async fn nothing_is_polled_without_need() {
 }
 
 #[tokio::test]
+async fn waiting_for_an_answer_takes_no_room_in_who_waits() {
+    let peer = Peer::new().await;
+    // Every future around it is moved with all that is in it.
+    assert!(size_of_val(&peer.origin.send(of(Method::POST, "[1]"))) <= 2 * size_of::<usize>());
+    assert!(size_of::<Incoming>() <= 64, "{}", size_of::<Incoming>());
+}
+
+#[tokio::test]
 async fn a_body_can_be_read_on_another_runtime_than_its_connection_is_registered_with() {
     let peer = Peer::new().await;
     let elsewhere =
