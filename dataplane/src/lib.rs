@@ -19,6 +19,7 @@ pub mod control;
 pub mod discovery;
 pub mod downstream;
 pub mod gateway;
+mod held;
 pub mod link;
 pub mod lister;
 pub use mt_mcp as mcp;

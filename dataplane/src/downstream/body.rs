@@ -12,9 +12,13 @@ use futures_util::stream::{BoxStream, Stream, StreamExt as _};
 use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
+use metrics::counter;
 
 use super::pieces::Pieces;
-use crate::mcp::RpcError;
+use crate::{
+    held::{Full, Hold},
+    mcp::RpcError,
+};
 
 /// The body of a response.
 pub enum Body {
@@ -99,6 +103,8 @@ pub enum ReadError {
     TooSlow(Duration),
     #[error("the body ended early")]
     Broken,
+    #[error("{0}")]
+    NoRoom(#[from] Full),
 }
 
 impl ReadError {
@@ -107,12 +113,14 @@ impl ReadError {
             ReadError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ReadError::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             ReadError::Broken => StatusCode::BAD_REQUEST,
+            ReadError::NoRoom(Full) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     pub fn to_rpc(self) -> RpcError {
         match self {
             ReadError::TooLong(bytes_max) => RpcError::too_large(bytes_max),
+            ReadError::NoRoom(Full) => RpcError::overloaded(),
             ReadError::TooSlow(_) | ReadError::Broken => RpcError::invalid_request(self.to_string()),
         }
     }
@@ -124,14 +132,17 @@ const DISCARD_BYTES_MAX: usize = 8 << 20;
 /// And for so long.
 const DISCARD_MAX: Duration = Duration::from_secs(2);
 
-/// Reads a whole body. One that came in one piece is not copied; of one that is
-/// too long nothing is kept.
+/// Reads a whole body. One that came in one piece is not copied, one of a known
+/// length once; of one that is too long nothing is kept.
 pub async fn read<B>(mut incoming: B, bytes_max: usize, within: Duration) -> Result<Bytes, ReadError>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
     let read = read_within(&mut incoming, bytes_max, within).await;
-    if let Err(ReadError::TooLong(_)) = read {
+    if let Err(ReadError::NoRoom(_)) = read {
+        counter!("mt_long_bodies_refused_total", "from" => "client").increment(1);
+    }
+    if let Err(ReadError::TooLong(_) | ReadError::NoRoom(_)) = read {
         _ = tokio::time::timeout(DISCARD_MAX, discard(&mut incoming)).await;
     }
     read
@@ -156,6 +167,7 @@ where
         return Err(ReadError::TooLong(bytes_max));
     }
     let reading = async {
+        let mut hold = Hold::new();
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
         while let Some(frame) = incoming.frame().await {
@@ -163,6 +175,7 @@ where
             if first.len() + rest.len() + data.len() > bytes_max {
                 return Err(ReadError::TooLong(bytes_max));
             }
+            hold.grow(first.len() + rest.len() + data.len())?;
             if first.is_empty() && rest.is_empty() {
                 first = data;
             } else {
@@ -174,7 +187,7 @@ where
                 rest.extend_from_slice(&data);
             }
         }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
+        Ok(hold.keep(if rest.is_empty() { first } else { rest.freeze() }))
     };
     tokio::time::timeout(within, reading).await.unwrap_or(Err(ReadError::TooSlow(within)))
 }

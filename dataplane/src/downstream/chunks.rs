@@ -88,3 +88,71 @@ impl Saying {
         Some(Bytes::from(chunk).into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::{sync::oneshot, time::Instant};
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    use super::*;
+    use crate::{
+        downstream::{DoorOptions, Doors},
+        gateway::{
+            call::{Answer, Caller},
+            park::Work,
+        },
+        mcp::RawId,
+        node::Node,
+    };
+
+    /// A call that says so much at once, waits, and answers; and what ends the wait.
+    async fn saying(count: usize) -> (Body, oneshot::Sender<()>) {
+        let over = CancellationToken::new();
+        let doors = Doors::new(Node::new(TaskTracker::new(), over.clone(), over), DoorOptions::default());
+        let (caller, from_call) = Caller::channel();
+        let (go, gone) = oneshot::channel();
+        let call = Box::pin(async move {
+            for number in 0..count {
+                caller.notify(number.to_string().into()).await;
+            }
+            _ = gone.await;
+            Ok(Answer::Result(Bytes::from_static(b"{}")))
+        });
+        let mut running = Running::of(&doors, RawId::number(7), Work { call, from_call });
+        let Some(Step::Said(first)) = running.next().await else { panic!("it says something first") };
+        (body(running, first, Framing::Lines), go)
+    }
+
+    async fn next(body: &mut Body) -> Option<String> {
+        let data = body.frame().await?.unwrap().into_data().unwrap();
+        Some(String::from_utf8(data.joined().to_vec()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_is_one_chunk_and_the_answer_comes_last() {
+        let (mut body, go) = saying(3).await;
+        assert_eq!(next(&mut body).await.unwrap(), "0\n1\n2\n");
+        let began = Instant::now();
+        assert_eq!(next(&mut body).await.unwrap(), "\n", "it is silent for long");
+        assert_eq!(began.elapsed(), KEEP_ALIVE_EVERY);
+        go.send(()).unwrap();
+        let answer = next(&mut body).await.unwrap();
+        assert!(answer.contains("\"id\":7") && answer.ends_with("}\n"), "{answer}");
+        assert_eq!(next(&mut body).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_is_said_arrives_in_order_however_much_it_is() {
+        let (mut body, go) = saying(1_000).await;
+        go.send(()).unwrap();
+        let mut lines = Vec::new();
+        while let Some(chunk) = next(&mut body).await {
+            assert!(chunk.len() < 2 * CHUNK_BYTES_MAX);
+            lines.extend(chunk.lines().map(str::to_owned));
+        }
+        let said: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
+        assert_eq!(lines[..1_000], said);
+        assert_eq!(lines.len(), 1_001);
+    }
+}

@@ -197,6 +197,23 @@ impl Running {
     }
 }
 
+#[cfg(test)]
+impl Running {
+    /// Of a call that has come through no door.
+    pub fn of(doors: &Arc<Doors>, id: RawId, work: Work) -> Self {
+        Self {
+            id,
+            version: ProtocolVersion::V2026_07_28,
+            stage: Stage::Here(work),
+            subject: None,
+            ready: VecDeque::new(),
+            doors: doors.clone(),
+            node: doors.node.clone(),
+            began: Instant::now(),
+        }
+    }
+}
+
 /// What a request is to the calls that have asked.
 enum Return {
     New,

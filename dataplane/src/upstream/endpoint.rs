@@ -16,6 +16,7 @@ use http::{
 };
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use metrics::counter;
 use mt_proto::resource::{Header, HttpTransport, ResourceName, Value};
 
 use super::{
@@ -30,6 +31,7 @@ use super::{
 use crate::{
     chain,
     gateway::call::CallError,
+    held::{Full, Hold},
     mcp::{
         envelope::{Message, Response as RpcResponse},
         headers as protocol,
@@ -153,7 +155,8 @@ impl Endpoint {
         if self.auth.is_none() {
             return self.exchange_openly(place.target.clone(), method, headers, body).await;
         }
-        self.send_showing(&place.uri, method, headers, body).await
+        // Apart, for it takes more room than what most backends need.
+        Box::pin(self.send_showing(&place.uri, method, headers, body)).await
     }
 
     /// The same to another place of the same server, such as the one that it
@@ -172,7 +175,7 @@ impl Endpoint {
         if self.auth.is_none() {
             return self.exchange_openly(target(uri), method, headers, body).await;
         }
-        self.send_showing(uri, method, headers, body).await
+        Box::pin(self.send_showing(uri, method, headers, body)).await
     }
 
     async fn exchange_openly(
@@ -295,6 +298,10 @@ impl Endpoint {
             Ok(body) if body.trim_ascii().is_empty() => Ok(Reply::Accepted),
             Ok(body) => Ok(Reply::Message(body)),
             Err((_, Cut::TooLarge)) => Err(self.too_large()),
+            Err((_, Cut::NoRoom(full))) => {
+                counter!("mt_long_bodies_refused_total", "from" => "backend").increment(1);
+                Err(self.lost(full.to_string()))
+            }
             Err((_, Cut::Broken(error))) => {
                 Err(self.lost(format!("the answer broke off: {}", chain(&error))))
             }
@@ -409,24 +416,29 @@ fn is_reserved(name: &HeaderName) -> bool {
 
 pub enum Cut {
     TooLarge,
+    NoRoom(Full),
     Broken(hyper::Error),
 }
 
 /// Reads a body up to `max` bytes; what came in one piece is not copied.
 /// On failure, what was read until then.
 pub async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, (Bytes, Cut)> {
+    let mut hold = Hold::new();
     let first = match next_data(&mut body).await {
         Ok(None) => return Ok(Bytes::new()),
         Ok(Some(first)) if first.len() > max => return Err((first.slice(..max), Cut::TooLarge)),
         Ok(Some(first)) => first,
         Err(error) => return Err((Bytes::new(), Cut::Broken(error))),
     };
+    if let Err(full) = hold.grow(first.len()) {
+        return Err((Bytes::new(), Cut::NoRoom(full)));
+    }
     let mut read = BytesMut::new();
     loop {
         let data = match next_data(&mut body).await {
             Ok(Some(data)) => data,
-            Ok(None) if read.is_empty() => return Ok(first),
-            Ok(None) => return Ok(read.freeze()),
+            Ok(None) if read.is_empty() => return Ok(hold.keep(first)),
+            Ok(None) => return Ok(hold.keep(read.freeze())),
             Err(error) => return Err((read.freeze(), Cut::Broken(error))),
         };
         if read.is_empty() {
@@ -437,6 +449,9 @@ pub async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, (Bytes, Cu
         }
         if read.len() + data.len() > max {
             return Err((read.freeze(), Cut::TooLarge));
+        }
+        if let Err(full) = hold.grow(read.len() + data.len()) {
+            return Err((Bytes::new(), Cut::NoRoom(full)));
         }
         read.extend_from_slice(&data);
     }
