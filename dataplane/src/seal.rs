@@ -6,11 +6,15 @@
 //! for another purpose. Keys come from the fleet's ring; nothing is derived per
 //! call. This file knows nothing of expiry or principals: what is sealed says
 //! that itself, or the caller binds it as associated data.
+//!
+//! Random bytes are the system's: the library that encrypts would first gather
+//! its own from the jitter of the clock, for longer than all else that a node
+//! does until it serves.
 
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, MAX_TAG_LEN, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mt_proto::pb;
@@ -70,7 +74,7 @@ pub struct KeyRing(Arc<[Key]>);
 
 struct Key {
     id: u32,
-    key: RandomizedNonceKey,
+    key: LessSafeKey,
 }
 
 impl KeyRing {
@@ -95,7 +99,7 @@ impl KeyRing {
     /// A ring of one key that nobody else has: for a node alone, and for tests.
     pub fn ephemeral() -> Self {
         let mut bytes = [0; KEY_BYTES];
-        aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness");
+        rand::fill(&mut bytes);
         Self(Arc::new([Key::new(0, &bytes).expect("the length is right")]))
     }
 
@@ -105,13 +109,15 @@ impl KeyRing {
     pub fn seal(&self, purpose: Purpose, aad: &[u8], plaintext: &[u8]) -> String {
         let key = &self.0[0];
         let mut sealed = Vec::with_capacity(NONCE_LEN + plaintext.len() + MAX_TAG_LEN);
-        sealed.extend_from_slice(&[0; NONCE_LEN]);
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce);
+        sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plaintext);
-        let (nonce, tag) = key
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = key
             .key
-            .seal_in_place_separate_tag(bind(purpose, aad), &mut sealed[NONCE_LEN..])
-            .expect("encryption fails only without randomness or beyond 64 GiB");
-        sealed[..NONCE_LEN].copy_from_slice(nonce.as_ref());
+            .seal_in_place_separate_tag(nonce, bind(purpose, aad), &mut sealed[NONCE_LEN..])
+            .expect("encryption fails only beyond 64 GiB");
         sealed.extend_from_slice(tag.as_ref());
         let mut text = String::with_capacity(9 + sealed.len().div_ceil(3) * 4);
         fmt::Write::write_fmt(&mut text, format_args!("{:x}.", key.id)).expect("strings take any text");
@@ -160,7 +166,7 @@ impl KeyRing {
 impl Key {
     fn new(id: u32, bytes: &[u8]) -> Result<Self, InvalidKeyRing> {
         let wrong = |_| InvalidKeyRing::KeyLength { id, bytes: bytes.len() };
-        Ok(Self { id, key: RandomizedNonceKey::new(&AES_256_GCM_SIV, bytes).map_err(wrong)? })
+        Ok(Self { id, key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, bytes).map_err(wrong)?) })
     }
 }
 
