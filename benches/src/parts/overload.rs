@@ -16,7 +16,7 @@ const SLOTS: usize = 16;
 const SERVICE_MS: u64 = 10;
 /// What the node lets through at once: `concurrentCallsMax` of the backend. Twice
 /// what the backend serves keeps it busy; what nobody sets is 256.
-const LIMITS: [usize; 2] = [2 * SLOTS, 256];
+const LIMITS: [usize; 2] = [SATURATING, 256];
 /// Of what could be served, so much must be when twice as much is due.
 const GOODPUT_MIN: f64 = 0.8;
 /// From this share of the time on all sessions are open and each has called;
@@ -24,6 +24,8 @@ const GOODPUT_MIN: f64 = 0.8;
 const STEADY_AFTER: f64 = 0.4;
 const GROWTH_MAX: f64 = 1.1;
 const CONNECTIONS: usize = 1024;
+/// So many calls at once leave no place of the backend empty.
+const SATURATING: usize = 2 * SLOTS;
 
 #[derive(clap::Args, Clone)]
 pub struct OverloadArgs {
@@ -72,7 +74,7 @@ pub async fn run(args: &OverloadArgs, programs: &Programs) -> anyhow::Result<Sec
         let mut fleet = Fleet::start(&(backend + &gateway("default", "{tool}", &["slow"]))).await?;
         let node = fleet.node(&ours, &program).await?;
         eprintln!("overload: saturation with a limit of {limit}");
-        let saturation = load::run(&node, &case, SLOTS, length).await?.rate();
+        let saturation = load::run(&node, &case, SATURATING, length).await?.rate();
         let mut peak = saturation;
         for &share in &args.loads {
             let rate = saturation * share;

@@ -71,7 +71,12 @@ async fn through(args: &PayloadsArgs, system: &System) -> anyhow::Result<Section
         let (rate, cpu) = (median_of(&row.rounds, Sample::rate), median_of(&row.rounds, Sample::cpu));
         let (mut volume, mut events, mut each) = ("–".to_owned(), "–".to_owned(), "–".to_owned());
         match row.case.what {
-            What::Echo(bytes) => volume = short(rate * bytes as f64 / f64::from(1 << 20)),
+            What::Echo(bytes) => {
+                volume = short(rate * bytes as f64 / f64::from(1 << 20));
+                if bytes == 64 << 10 {
+                    section.figure(Line::Cpu64K, &row.target, cpu);
+                }
+            }
             What::Progress(number) => {
                 events = short(rate * f64::from(number));
                 let cpu = cpu / f64::from(number);
@@ -102,18 +107,19 @@ async fn memory(args: &PayloadsArgs, nodes: &[Target]) -> anyhow::Result<Section
         format!("Resident memory under load, C={}", args.connections),
         &["case", "target", "before MiB", "steady MiB", "at the end MiB", "highest MiB", "end / steady"],
     );
-    section.note(format!(
-        "{} s under each load. Steady is the highest of the second before {} s have passed, the end the highest of the last second.",
-        short(args.watch),
-        STEADY_AFTER.as_secs()
-    ));
     let length = Duration::from_secs_f64(args.watch);
+    let steady = STEADY_AFTER.min(length / 3);
+    section.note(format!(
+        "{} s under each load. Steady is the highest of the second before {} s have passed, the end the highest of \
+         the last second.",
+        short(args.watch),
+        short(steady.as_secs_f64())
+    ));
     for node in nodes {
         for case in WATCHED.map(|place| &CASES[place]) {
             eprintln!("memory: {} {}", case.name, node.name);
             let before = process::rss_kib(node.pid)?;
             let (_, seen) = watched(node, load::run(node, case, args.connections, length)).await?;
-            let steady = STEADY_AFTER.min(length / 3);
             let settled = seen.highest(steady.saturating_sub(WINDOW), steady);
             let end = seen.at_end();
             let grown = ratio(end, settled);

@@ -111,7 +111,7 @@ pub async fn run(args: &AllArgs, programs: &Programs) -> Report {
     }
     if args.has("idle") {
         let args = IdleArgs {
-            sessions: args.either(2_000, 10_000),
+            sessions: args.either(2_000, 9_800),
             streams: args.either(2_000, 8_000),
             rate: 2_000.0,
             seconds: args.either(1.0, 3.0),
