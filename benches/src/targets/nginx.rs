@@ -39,7 +39,7 @@ impl Nginx {
     /// # Errors
     /// If it cannot be started.
     pub fn launch(program: &Path, to: SocketAddr) -> anyhow::Result<Self> {
-        let (folder, address, arguments) = prepare(to, true)?;
+        let (folder, address, arguments) = prepare(to)?;
         let guard = child::spawn(
             place::measured(program)?.args(arguments),
             Some(folder.path().join("nginx.log").as_path()),
@@ -55,12 +55,12 @@ impl Nginx {
         Ok(nginx)
     }
 
-    /// It alone in one process under another program.
+    /// It under another program.
     ///
     /// # Errors
     /// If it cannot be started.
     pub fn start_under(wrapper: &mut Command, program: &Path, to: SocketAddr) -> anyhow::Result<Self> {
-        let (folder, address, arguments) = prepare(to, false)?;
+        let (folder, address, arguments) = prepare(to)?;
         let guard = child::spawn(wrapper.arg(program).args(arguments), None)?;
         Ok(Self { guard, address, _folder: folder })
     }
@@ -76,24 +76,24 @@ impl Nginx {
     }
 }
 
-fn prepare(to: SocketAddr, master: bool) -> anyhow::Result<(tempfile::TempDir, SocketAddr, [OsString; 6])> {
+fn prepare(to: SocketAddr) -> anyhow::Result<(tempfile::TempDir, SocketAddr, [OsString; 6])> {
     let folder = tempfile::tempdir()?;
     let address = free()?;
     let config = folder.path().join("nginx.conf");
-    std::fs::write(&config, configuration(folder.path(), address, to, master))?;
+    std::fs::write(&config, configuration(folder.path(), address, to))?;
     let arguments =
         ["-p".into(), folder.path().into(), "-e".into(), "stderr".into(), "-c".into(), config.into()];
     Ok((folder, address, arguments))
 }
 
-/// The configuration of nginx. Pure.
-fn configuration(folder: &Path, listen: SocketAddr, to: SocketAddr, master: bool) -> String {
+/// The configuration of nginx: the worker is the only process, so that nothing is
+/// left when it is killed. Pure.
+fn configuration(folder: &Path, listen: SocketAddr, to: SocketAddr) -> String {
     let folder = folder.display();
-    let master = if master { "on" } else { "off" };
     format!(
         "worker_processes 1;
 daemon off;
-master_process {master};
+master_process off;
 pid {folder}/nginx.pid;
 error_log stderr crit;
 worker_rlimit_nofile 20000;
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn everything_that_nginx_writes_is_in_its_folder() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let text = configuration(Path::new("/x/y"), address(1), address(2), true);
+        let text = configuration(Path::new("/x/y"), address(1), address(2));
         assert!(text.contains("listen 127.0.0.1:1 ") && text.contains("server 127.0.0.1:2;"));
         for path in text.split_whitespace().filter(|word| word.starts_with('/')) {
             assert!(path.starts_with("/x/y/") || path == "/", "{path}");

@@ -5,6 +5,11 @@
 use std::{net::SocketAddr, path::Path, process::Command, str::FromStr};
 
 use anyhow::Context as _;
+use rustix::{
+    process::Signal,
+    thread::{Timespec, nanosleep},
+};
+use tokio::time::Instant;
 
 use super::free;
 use crate::{
@@ -12,6 +17,9 @@ use crate::{
     load::{Case, Era, Target, What},
     place,
 };
+
+/// How long it may take to end.
+const LEAVE_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// What to start, as it was written.
 #[derive(Clone, Debug)]
@@ -97,8 +105,25 @@ impl Peer {
         Ok(peer)
     }
 
+    /// It may have started others, which only it can end.
+    fn leave(&mut self) {
+        _ = self.guard.signal(Signal::TERM);
+        let deadline = Instant::now() + LEAVE_MAX;
+        while self.guard.still_runs().is_ok() && Instant::now() < deadline {
+            let wait = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+            // A signal only makes it come early.
+            _ = nanosleep(&wait);
+        }
+    }
+
     pub fn target(&self) -> Target {
         Target::new(&self.name, self.address, self.guard.pid())
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
