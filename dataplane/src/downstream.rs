@@ -30,6 +30,7 @@ mod outlet;
 mod path;
 mod pieces;
 mod plain;
+mod pump;
 mod reply;
 mod rest;
 mod running;

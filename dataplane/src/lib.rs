@@ -7,10 +7,9 @@
 //!  client ⇄ downstream ─► gateway ─► upstream ⇄ backend
 //! ```
 //!
-//! Calls run on the runtime that [`run`] is called on, or on several threads
-//! ([`run_on`]). Everything that talks to the control plane or to operators runs
-//! on a thread of its own, so that neither a flood of configuration nor one of
-//! calls starves the other.
+//! Calls run on the runtime that [`run`] is called on. Everything that talks to
+//! the control plane or to operators runs on a thread of its own, so that
+//! neither a flood of configuration nor one of calls starves the other.
 
 pub mod admin;
 pub mod cache;
@@ -30,12 +29,10 @@ mod run;
 pub mod seal;
 pub mod snapshot;
 pub mod upstream;
-mod workers;
 
 pub use config::Options;
 pub use mt_process::guard;
-pub use run::{Bound, Error, run, run_on};
-pub use workers::Workers;
+pub use run::{Bound, Error, run};
 
 /// An error with its causes, for the log. What a cause repeats is said once.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

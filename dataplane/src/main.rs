@@ -1,18 +1,15 @@
 //! The process around a node: flags, log, metrics, signals, exit code.
 
-use std::{
-    io::IsTerminal as _, num::NonZeroUsize, path::Path, process::ExitCode, thread::available_parallelism,
-};
+use std::{io::IsTerminal as _, path::Path, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
 use mt_dataplane::{
-    Bound, Workers,
+    Bound,
     config::{Args, LogFormat},
     guard, metrics,
 };
 use tokio::{
-    runtime::Builder,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
@@ -44,18 +41,12 @@ fn main() -> ExitCode {
         }
         guard::install();
         options.metrics = Some(metrics::install().context("installing the metrics recorder")?);
-        let threads = match args.worker_threads {
-            Some(threads) => NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN),
-            None => available_parallelism().unwrap_or(NonZeroUsize::MIN),
-        };
-        // A thread that is alone is cheaper with the scheduler of many: ADR 11.
-        let mut runtime = match threads.get() {
-            1 => Builder::new_multi_thread(),
-            _ => Builder::new_current_thread(),
-        };
-        let runtime = runtime.worker_threads(1).enable_all().build().context("starting the runtime")?;
-        let workers = Workers::start(threads).context("starting the threads of calls")?;
-        let served = runtime.block_on(serve(workers, options, args.ready_file.as_deref()));
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        if let Some(threads) = args.worker_threads {
+            runtime.worker_threads(threads.max(1));
+        }
+        let runtime = runtime.enable_all().build().context("starting the runtime")?;
+        let served = runtime.block_on(serve(options, args.ready_file.as_deref()));
         // A read of stdin cannot be taken back, and must not be waited for.
         runtime.shutdown_background();
         served
@@ -69,16 +60,12 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(
-    workers: Workers,
-    options: mt_dataplane::Options,
-    ready_file: Option<&Path>,
-) -> anyhow::Result<()> {
+async fn serve(options: mt_dataplane::Options, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let shutdown = CancellationToken::new();
     let (ready, bound) = oneshot::channel();
-    let node = mt_dataplane::run_on(workers, options, shutdown.clone(), ready);
+    let node = mt_dataplane::run(options, shutdown.clone(), ready);
     tokio::pin!(node);
     tokio::select! {
         ended = &mut node => return Ok(ended?),

@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!  this runtime      downstream, gateway, upstream, lister, relay
-//!  "mt-worker-N"     downstream, gateway, upstream            (each its own runtime)
 //!  "mt-control"      discovery, link, cache, admin            (one thread, its own runtime)
 //! ```
 //!
@@ -44,7 +43,6 @@ use crate::{
     lister::{self, Catalogs, Leases},
     node::{self, Node},
     relay,
-    workers::{Places, Workers},
 };
 
 /// How long processes and connections may take to end, after the calls have.
@@ -82,28 +80,11 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: oneshot::Sender<Bound>,
 ) -> Result<(), Error> {
-    let outcome = run_at(Places::default(), options, shutdown, ready);
     // On the heap: the future of a node holds all of its parts.
-    Box::pin(outcome).await
+    Box::pin(serve(options, shutdown, ready)).await
 }
 
-/// As [`run`], with clients served by several threads, which end with the node.
-///
-/// # Errors
-/// If it cannot start, or a part of it fails for good.
-pub async fn run_on(
-    workers: Workers,
-    options: Options,
-    shutdown: CancellationToken,
-    ready: oneshot::Sender<Bound>,
-) -> Result<(), Error> {
-    let outcome = Box::pin(run_at(workers.places(), options, shutdown, ready)).await;
-    workers.end().await;
-    outcome
-}
-
-async fn run_at(
-    places: Places,
+async fn serve(
     options: Options,
     shutdown: CancellationToken,
     ready: oneshot::Sender<Bound>,
@@ -156,7 +137,7 @@ async fn run_at(
     let mut control = start_control(parts, stop.clone())?;
 
     let mut calls = JoinSet::new();
-    let doors = calls.spawn(serve_clients(node.clone(), &options, clients, places, shutdown.clone()));
+    let doors = calls.spawn(serve_clients(node.clone(), &options, clients, shutdown.clone()));
     calls.spawn(relay::server::serve(node.relay().clone(), nodes, stop.clone()));
     let copying = node.relay().clone().run(stop.clone());
     calls.spawn(async move {
@@ -202,7 +183,6 @@ fn serve_clients(
     node: Arc<Node>,
     options: &Options,
     listener: Option<TcpListener>,
-    places: Places,
     shutdown: CancellationToken,
 ) -> impl Future<Output = io::Result<()>> + use<> {
     let (doors, gateway) = (door_options(options), options.stdio.clone());
@@ -211,7 +191,7 @@ fn serve_clients(
             match listener {
                 Some(listener) => {
                     let (node, doors, shutdown) = (node.clone(), doors.clone(), shutdown.clone());
-                    downstream::serve(node, doors, listener, places, shutdown).await
+                    downstream::serve(node, doors, listener, shutdown).await
                 }
                 None => Ok(()),
             }

@@ -57,6 +57,7 @@ mod subscriptions;
 mod websocket;
 
 use std::{
+    pin::pin,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -68,7 +69,7 @@ use mt_proto::{
 };
 use tokio::{
     sync::{Mutex, Semaphore, TryAcquireError, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -248,14 +249,14 @@ impl Upstream {
         self.look_again();
         self.expect_era(era)?;
         self.hints.listen(&call.client);
-        let work = async {
-            let lost = || Err(self.lost("the node has closed it"));
-            self.over.run_until_cancelled(self.carry(era, call, caller)).await.unwrap_or_else(lost)
-        };
-        if call.method == Method::Listen {
-            return work.await;
+        // In place: whatever takes a future by value copies all of it.
+        let mut work = pin!(self.carry(era, call, caller));
+        tokio::select! {
+            biased;
+            answer = &mut work => answer,
+            () = self.over.cancelled() => Err(self.lost("the node has closed it")),
+            () = sleep_until(call.deadline), if call.method != Method::Listen => Err(timed_out()),
         }
-        timeout_at(call.deadline, work).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
     async fn carry(&self, era: Era, call: &Call, caller: &Caller) -> Result<Answer, CallError> {

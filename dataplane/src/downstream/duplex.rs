@@ -37,10 +37,11 @@ use self::{
 };
 use super::{
     DRAIN_MAX, Door, Doors,
-    legacy::{self, Ended, Pump},
+    legacy::{self, Ended},
     meters::Closed,
     modern,
     outlet::{Outlet, Queue},
+    pump::Pump,
     reply,
     running::{Running, Step},
     session::Session,
@@ -245,7 +246,7 @@ impl Legacy {
     fn end(&self, doors: &Doors) {
         doors.sessions.end(&self.token);
         // Also if its record is gone already.
-        self.session.ended.cancel();
+        self.session.end();
         legacy::close_upstream(&doors.node, &self.session);
     }
 }

@@ -34,7 +34,7 @@ pub fn node_of(door: &Door, call: &Call, subject: Option<&Subject>) -> Option<Ar
         return (tag != **relay.tag()).then(|| relay.node(&tag)).flatten();
     }
     let backend = subject?.backend()?;
-    let upstream = door.table.upstream(&backend.parse().ok()?)?;
+    let upstream = door.table.upstream(&backend)?;
     let keeps_state = upstream.eras().is_some_and(|eras| !eras.speaks(Era::Modern));
     if !keeps_state {
         return None;
@@ -146,7 +146,11 @@ impl Reading {
 
     fn step(&mut self, message: Bytes) -> Step {
         self.over = matches!(Message::parse(message.clone(), Limits::BACKEND), Ok(Message::Response(_)));
-        if self.over { Step::Ended { message: message.into(), status: self.relayed.status } } else { Step::Said(message) }
+        if self.over {
+            Step::Ended { message: message.into(), status: self.relayed.status }
+        } else {
+            Step::Said(message)
+        }
     }
 
     /// The answer was lost with the node.

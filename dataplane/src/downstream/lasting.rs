@@ -6,30 +6,27 @@
 //! the door; only a call that is dropped before its end becomes a task.
 
 use std::{
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, future::Abortable};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-use super::legacy::Ended;
+use super::legacy::{Ended, Work};
 use crate::{gateway::call::CallError, mcp::RpcError};
 
 /// Ends as the call does; dropped before that, the call goes on in a task.
 pub struct Lasting {
-    work: Option<BoxFuture<'static, Ended>>,
+    work: Option<Abortable<Work>>,
     tasks: TaskTracker,
 }
 
 impl Lasting {
-    pub fn new(work: impl Future<Output = Ended> + Send + 'static, tasks: TaskTracker) -> Self {
-        // As in a task: one call that panics ends itself and not its connection.
-        let work = AssertUnwindSafe(work).catch_unwind();
-        let work = work.map(|ended| ended.unwrap_or(Some(Err(CallError::Rpc(RpcError::internal())))));
-        Self { work: Some(Box::pin(work)), tasks }
+    pub fn new(work: Abortable<Work>, tasks: TaskTracker) -> Self {
+        Self { work: Some(work), tasks }
     }
 }
 
@@ -38,7 +35,12 @@ impl Future for Lasting {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
         let Some(work) = &mut self.work else { return Poll::Ready(None) };
-        let ended = ready!(work.as_mut().poll(context));
+        // As in a task: a call that panics ends itself and not its connection.
+        let polled = catch_unwind(AssertUnwindSafe(|| work.poll_unpin(context)));
+        let ended = match polled {
+            Ok(polled) => ready!(polled).ok(),
+            Err(_) => Some(Err(CallError::Rpc(RpcError::internal()))),
+        };
         self.work = None;
         Poll::Ready(ended)
     }
@@ -50,7 +52,7 @@ impl Drop for Lasting {
         if let Some(work) = self.work.take()
             && let Ok(runtime) = Handle::try_current()
         {
-            self.tasks.spawn_on(work, &runtime);
+            self.tasks.spawn_on(work.map(drop), &runtime);
         }
     }
 }
@@ -60,13 +62,22 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
+    use futures_util::future::AbortHandle;
     use tokio::{sync::oneshot, time::sleep};
 
     use super::*;
     use crate::gateway::call::Answer;
 
-    fn done() -> Ended {
-        Some(Ok(Answer::Result(Bytes::from_static(b"{}"))))
+    fn done() -> Result<Answer, CallError> {
+        Ok(Answer::Result(Bytes::from_static(b"{}")))
+    }
+
+    fn lasting(
+        work: impl Future<Output = Result<Answer, CallError>> + Send + 'static,
+        tasks: &TaskTracker,
+    ) -> (Lasting, AbortHandle) {
+        let (abort, aborted) = AbortHandle::new_pair();
+        (Lasting::new(Abortable::new(work.boxed(), aborted), tasks.clone()), abort)
     }
 
     #[tokio::test(start_paused = true)]
@@ -78,7 +89,7 @@ mod tests {
             done()
         };
         let tasks = TaskTracker::new();
-        let mut call = Lasting::new(work, tasks.clone());
+        let (mut call, _abort) = lasting(work, &tasks);
         assert!((&mut call).now_or_never().is_none());
         drop(call);
         assert_eq!(tasks.len(), 1);
@@ -88,14 +99,22 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_has_ended_leaves_no_task() {
         let tasks = TaskTracker::new();
-        assert!(matches!(Lasting::new(async { done() }, tasks.clone()).await, Some(Ok(_))));
+        assert!(matches!(lasting(async { done() }, &tasks).0.await, Some(Ok(_))));
         assert!(tasks.is_empty());
     }
 
     #[tokio::test]
     async fn a_call_that_panics_is_an_answer() {
         let work = async { panic!("a mistake of ours") };
-        let ended = Lasting::new(work, TaskTracker::new()).await;
+        let ended = lasting(work, &TaskTracker::new()).0.await;
         assert!(matches!(ended, Some(Err(CallError::Rpc(error))) if error == RpcError::internal()));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_aborted_ends_with_nothing() {
+        let (mut call, abort) = lasting(std::future::pending(), &TaskTracker::new());
+        assert!((&mut call).now_or_never().is_none());
+        abort.abort();
+        assert!(call.await.is_none());
     }
 }

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{
-    StreamExt,
-    future::{join_all, try_join_all},
+    FutureExt,
+    future::{Abortable, BoxFuture, join_all},
     stream,
-    stream::FuturesUnordered,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
@@ -23,6 +22,7 @@ use super::{
     lasting::Lasting,
     ndjson,
     outlet::{Outlet, Queue, STALL_MAX},
+    pump::Pump,
     reply::{self, refuse},
     session::{Session, SessionError},
     stream::RETRY_DEFAULT,
@@ -30,14 +30,12 @@ use super::{
 use crate::{
     gateway::{
         self,
-        call::{Answer, Ask, Call, CallError, Caller, Reply, ToClient},
+        call::{Answer, Call, CallError, Caller, ToClient},
         subscription::{changed_lists, digests},
     },
     mcp::{
         Era, Key, Limits, Message, Method, Notification, Outcome, Params, RawId, Request,
-        Response as RpcResponse, RpcError, envelope, headers,
-        meta::Initialize,
-        splice::{self, Object},
+        Response as RpcResponse, RpcError, envelope, headers, meta::Initialize, splice,
     },
     node::Node,
 };
@@ -50,6 +48,9 @@ pub const METHODS: &str = "POST, GET, DELETE";
 
 /// How a call ends; with nothing if it was cancelled.
 pub type Ended = Option<Result<Answer, CallError>>;
+
+/// A call's work, where whoever has it can move it at no cost.
+pub type Work = BoxFuture<'static, Result<Answer, CallError>>;
 
 /// Takes one message.
 pub async fn post(door: Door, head: &HeaderMap, message: Message, body: Bytes) -> Response<Body> {
@@ -214,7 +215,7 @@ pub fn start(
     request: Request,
 ) -> Option<(JoinHandle<Ended>, mpsc::Receiver<ToClient>)> {
     let (work, from_call) = begin(door, session, request)?;
-    Some((door.node.tracker.spawn(work), from_call))
+    Some((door.node.tracker.spawn(work.map(Result::ok)), from_call))
 }
 
 /// A call as a future that must not be dropped before its end, and what it says
@@ -223,8 +224,8 @@ fn begin(
     door: &Door,
     session: &Arc<Session>,
     request: Request,
-) -> Option<(impl Future<Output = Ended> + Send + use<>, mpsc::Receiver<ToClient>)> {
-    let running = session.begin(&request.id)?;
+) -> Option<(Abortable<Work>, mpsc::Receiver<ToClient>)> {
+    let (running, cancelled) = session.begin(&request.id)?;
     if session.mark_upstream() {
         attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox().clone()));
     }
@@ -238,102 +239,24 @@ fn begin(
     };
     let (caller, from_call) = Caller::channel();
     let (node, table, view) = (door.node.clone(), door.table.clone(), door.view.clone());
-    let (ended, session_id) = (session.ended.clone(), session.id.clone());
-    let work = async move {
+    let work: Work = Box::pin(async move {
         if !call.method.exists_in(call.client.version) || !call.method.is_for_server() {
             let method = call.method.as_str().to_owned();
-            return Some(Err(CallError::UnknownMethod { method }));
+            return Err(CallError::UnknownMethod { method });
         }
         let change = elsewhere::change_of(&call);
-        let answer = tokio::select! {
-            // A session that has ended opens nothing at a backend any more.
-            biased;
-            () = ended.cancelled() => return None,
-            () = running.cancelled.cancelled() => return None,
-            answer = gateway::answer(&node, &table, &view, call, &caller) => answer,
-        };
+        let answer = gateway::answer(&node, &table, &view, call, &caller).await;
         // Whoever still hears of this answer: the client must start again.
         if let Err(CallError::SessionLost { .. }) = answer {
-            ended.cancel();
+            running.session.end();
         }
         if let (Some(change), Ok(Answer::Result(_))) = (change, &answer) {
-            node.relay().note(&session_id, change).await;
+            node.relay().note(&running.session.id, change).await;
         }
-        Some(answer)
-    };
-    Some((work, from_call))
-}
-
-/// Carries what a callee says to the client of a session.
-pub struct Pump {
-    pub session: Arc<Session>,
-    pub outlet: Outlet,
-}
-
-impl Pump {
-    /// Until the callee has said everything.
-    pub async fn run(&self, first: Option<ToClient>, mut from_callee: mpsc::Receiver<ToClient>) {
-        let mut asked = FuturesUnordered::new();
-        let mut next = first;
-        loop {
-            match next.take() {
-                Some(ToClient::Notify(message)) => self.outlet.push(&message).await,
-                Some(ToClient::Pause { retry }) => self.pause(retry),
-                Some(ToClient::Ask(ask)) => {
-                    let Ask { questions, mut replies } = ask;
-                    let mut waiting = Vec::with_capacity(questions.len());
-                    let mut ids = Vec::with_capacity(questions.len());
-                    for question in questions {
-                        // Too many questions wait: the callee hears that nobody answers.
-                        let Some((id, answer)) = self.session.ask() else { break };
-                        let message = splice::request(&id, &question.method, Some(&question.params));
-                        self.outlet.push(&message).await;
-                        waiting.push(answer);
-                        ids.push(id);
-                    }
-                    asked.push(async move {
-                        let answers: Result<Vec<Reply>, _> = tokio::select! {
-                            answers = try_join_all(waiting) => answers,
-                            // Nobody waits any more: the client need not answer.
-                            () = replies.closed() => return ids,
-                        };
-                        if let Ok(answers) = answers {
-                            _ = replies.send(answers);
-                        }
-                        Vec::new()
-                    });
-                }
-                Some(ToClient::Begin) | None => {}
-            }
-            tokio::select! {
-                said = from_callee.recv() => match said {
-                    Some(said) => next = Some(said),
-                    None => return,
-                },
-                Some(withdrawn) = asked.next() => {
-                    for id in withdrawn {
-                        self.outlet.push(&cancelled(&id)).await;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Lets a client that can come back do so, as the backend has done.
-    fn pause(&self, retry: Option<std::time::Duration>) {
-        if self.session.version.polls_sse() {
-            self.outlet.pause(retry);
-        }
-    }
-}
-
-/// Takes a question to the client back.
-fn cancelled(id: &RawId) -> Bytes {
-    let params = Object::default()
-        .set("requestId", id.as_bytes())
-        .set_text("reason", "the server no longer waits")
-        .finish();
-    splice::notification(&Method::Cancelled, Some(&params))
+        answer
+    });
+    // A session that has ended opens nothing at a backend any more.
+    Some((Abortable::new(work, cancelled), from_call))
 }
 
 /// A stream that the client can come back to.
@@ -549,62 +472,4 @@ pub fn close_upstream(node: &Arc<Node>, session: &Arc<Session>) {
         }
         gateway::end_session(&node, &client).await;
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use mt_proto::resource::ResourceName;
-
-    use super::*;
-    use crate::{
-        downstream::session::Sessions,
-        gateway::call::{Identity, Question},
-        mcp::ProtocolVersion,
-        seal::KeyRing,
-    };
-
-    #[tokio::test(start_paused = true)]
-    async fn a_question_that_nobody_waits_for_is_taken_back_and_makes_room() {
-        let gateway: ResourceName = "default".parse().unwrap();
-        let object = Bytes::from_static(b"{}");
-        let (_, session) = Sessions::new(Arc::default())
-            .open(
-                &KeyRing::ephemeral(),
-                &gateway,
-                &Identity::anonymous(),
-                ProtocolVersion::V2025_11_25,
-                object.clone(),
-                object,
-            )
-            .unwrap();
-        let (caller, mut said) = Caller::channel();
-        let pump = Pump { outlet: Outlet::Events(session.inbox().clone()), session: session.clone() };
-        let mut reader = session.inbox().attach(None);
-        let asking = async {
-            let question =
-                Question { key: "q".into(), method: Method::RootsList, params: Bytes::from_static(b"{}") };
-            let asked = tokio::time::timeout(Duration::from_secs(1), caller.ask(vec![question])).await;
-            assert!(asked.is_err(), "the client says nothing");
-            std::future::pending::<()>().await;
-        };
-        let pumping = async {
-            let first = said.recv().await.unwrap();
-            pump.run(Some(first), said).await;
-        };
-        let reading = async {
-            let asked = reader.next().await.unwrap();
-            let withdrawn = reader.next().await.unwrap();
-            (asked, withdrawn)
-        };
-        let (asked, withdrawn) = tokio::select! {
-            () = asking => unreachable!(),
-            () = pumping => unreachable!(),
-            read = reading => read,
-        };
-        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-        assert!(text(&asked).contains("roots/list"), "{asked:?}");
-        assert!(text(&withdrawn).contains("notifications/cancelled"), "{withdrawn:?}");
-    }
 }

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{DoorOptions, Doors, body::Body, handle, legacy};
-use crate::{node::Node, workers::Places};
+use crate::node::Node;
 
 /// Sockets that are open at once; more wait in the listener's backlog.
 pub const CONNECTIONS_MAX: usize = 8_192;
@@ -58,7 +58,6 @@ pub async fn serve(
     node: Arc<Node>,
     options: DoorOptions,
     listener: TcpListener,
-    places: Places,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let doors = Doors::new(node, options);
@@ -93,7 +92,6 @@ pub async fn serve(
         };
         // A small answer must not wait for the acknowledgment of the one before.
         _ = socket.set_nodelay(true);
-        let place = places.take();
         let connection = Connection {
             http: http.clone(),
             doors: doors.clone(),
@@ -101,28 +99,7 @@ pub async fn serve(
             shutdown: shutdown.clone(),
             _held: (permit, Counted::new(&doors)),
         };
-        match place.runtime() {
-            None => {
-                doors.node.tracker.spawn(async move {
-                    let _place = place;
-                    connection.serve(socket).await;
-                });
-            }
-            // Sockets belong to the runtime that polls them.
-            Some(runtime) => match socket.into_std() {
-                Ok(socket) => {
-                    let moved = async move {
-                        let _place = place;
-                        match TcpStream::from_std(socket) {
-                            Ok(socket) => connection.serve(socket).await,
-                            Err(error) => warn!(%error, "a connection could not be moved to its thread"),
-                        }
-                    };
-                    doors.node.tracker.spawn_on(moved, &runtime);
-                }
-                Err(error) => warn!(%error, "a connection could not be moved to its thread"),
-            },
-        }
+        doors.node.tracker.spawn(connection.serve(socket));
     }
     drop(listener);
     doors.conversations.close();
@@ -299,7 +276,7 @@ mod tests {
         let node = Node::new(TaskTracker::new(), shutdown.clone(), shutdown.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = serve(node, DoorOptions::default(), listener, Places::default(), shutdown);
+        let serving = serve(node, DoorOptions::default(), listener, shutdown);
         let client = async {
             for beginning in ["", "PRI * HTTP", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "POST /mcp"] {
                 let mut socket = TcpStream::connect(address).await.unwrap();

@@ -19,6 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::{AbortHandle, AbortRegistration};
 use mt_proto::resource::ResourceName;
 use parking_lot::Mutex;
 use tokio::{
@@ -128,22 +129,36 @@ impl Session {
         self.live().events.lock().take()
     }
 
-    /// Notes a call, until the guard is dropped. None: the id is in use, or
-    /// there are too many.
-    pub fn begin(self: &Arc<Self>, id: &RawId) -> Option<Running> {
+    /// Notes a call, until the guard is dropped. Its work is to be abortable: the
+    /// client may want no answer any more, and the session may end. None: the id
+    /// is in use, or there are too many.
+    pub fn begin(self: &Arc<Self>, id: &RawId) -> Option<(Running, AbortRegistration)> {
         let mut running = self.live().running.lock();
         if running.len() >= SESSION_CALLS_MAX || running.contains_key(id) {
             return None;
         }
-        let cancelled = CancellationToken::new();
-        running.insert(id.clone(), cancelled.clone());
-        Some(Running { session: self.clone(), id: id.clone(), cancelled })
+        let (cancel, cancelled) = AbortHandle::new_pair();
+        running.insert(id.clone(), cancel.clone());
+        drop(running);
+        // Whoever ends the session from now on finds the call.
+        if self.ended.is_cancelled() {
+            cancel.abort();
+        }
+        Some((Running { session: self.clone(), id: id.clone() }, cancelled))
+    }
+
+    /// Ends it, and the calls that are under way in it.
+    pub fn end(&self) {
+        self.ended.cancel();
+        if let Some(live) = self.live.get() {
+            live.running.lock().values().for_each(AbortHandle::abort);
+        }
     }
 
     /// The client cancels a call; one that it has not is nobody's.
     pub fn cancel(&self, id: &RawId) {
-        if let Some(cancelled) = self.live().running.lock().get(id) {
-            cancelled.cancel();
+        if let Some(cancel) = self.live().running.lock().get(id) {
+            cancel.abort();
         }
     }
 
@@ -225,10 +240,8 @@ impl Session {
 
 /// A call that is under way; forgotten when dropped.
 pub struct Running {
-    session: Arc<Session>,
+    pub session: Arc<Session>,
     id: RawId,
-    /// The client wants no answer any more.
-    pub cancelled: CancellationToken,
 }
 
 impl Drop for Running {

@@ -31,6 +31,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use metrics::{counter, gauge};
+use mt_proto::resource::ResourceName;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -91,13 +92,12 @@ impl Subject {
     }
 
     /// The member that serves it.
-    pub fn backend(&self) -> Option<String> {
-        let backend = match self.method {
+    pub fn backend(&self) -> Option<ResourceName> {
+        Some(match self.method {
             Method::ToolsCall => self.view.tools.get(&*self.params.name()?)?.backend.clone(),
             Method::PromptsGet => self.view.prompts.get(&*self.params.name()?)?.backend.clone(),
             _ => self.view.resource(&self.params.uri()?)?.backend,
-        };
-        Some(backend.to_string())
+        })
     }
 }
 

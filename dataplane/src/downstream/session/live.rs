@@ -7,9 +7,9 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
+use futures_util::future::AbortHandle;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use crate::{
@@ -23,7 +23,7 @@ pub struct Live {
     /// What the client gets on its GET stream.
     pub inbox: Arc<EventStream>,
     pub events: Mutex<Option<mpsc::Receiver<ToClient>>>,
-    pub running: Mutex<HashMap<RawId, CancellationToken>>,
+    pub running: Mutex<HashMap<RawId, AbortHandle>>,
     pub asks: Mutex<HashMap<RawId, oneshot::Sender<Reply>>>,
     pub streams: Mutex<VecDeque<(u64, Arc<EventStream>)>>,
     pub next_number: AtomicU64,

@@ -326,7 +326,7 @@ impl Sessions {
         let (_, session) = self.by_token.remove(token)?;
         self.leave(&session);
         self.remember_ended(&session.id);
-        session.ended.cancel();
+        session.end();
         Some(session)
     }
 
@@ -342,7 +342,7 @@ impl Sessions {
             && let Some((_, session)) = self.by_token.remove(&token)
         {
             self.leave(&session);
-            session.ended.cancel();
+            session.end();
         }
     }
 
@@ -388,7 +388,7 @@ impl Sessions {
         } else {
             self.relay.disown(&session.id);
         }
-        session.ended.cancel();
+        session.end();
     }
 
     fn remember_ended(&self, id: &Arc<str>) {

@@ -80,12 +80,22 @@ fn what_a_client_says_of_itself_must_fit_into_the_token() {
 fn an_id_in_flight_is_not_taken_twice() {
     let (_, session) = opened(&sessions("a"), &KeyRing::ephemeral());
     let id = RawId::number(1);
-    let running = session.begin(&id).unwrap();
+    let (running, cancelled) = session.begin(&id).unwrap();
     assert!(session.begin(&id).is_none());
     session.cancel(&id);
-    assert!(running.cancelled.is_cancelled());
+    assert!(cancelled.handle().is_aborted());
     drop(running);
     assert!(session.begin(&id).is_some());
+}
+
+#[test]
+fn a_session_that_ends_ends_its_calls_and_those_that_begin_too_late() {
+    let (_, session) = opened(&sessions("a"), &KeyRing::ephemeral());
+    let (_early, early) = session.begin(&RawId::number(1)).unwrap();
+    assert!(!early.handle().is_aborted());
+    session.end();
+    let (_late, late) = session.begin(&RawId::number(2)).unwrap();
+    assert!(early.handle().is_aborted() && late.handle().is_aborted());
 }
 
 #[tokio::test]
@@ -116,7 +126,7 @@ async fn a_session_that_a_backend_has_lost_is_unknown_and_goes_with_the_next_swe
     let sessions = sessions("a");
     let (token, session) = opened(&sessions, &keys);
     assert!(session.mark_upstream());
-    session.ended.cancel();
+    session.end();
     let find = || sessions.find(&keys, &session.gateway, &principal("p"), &token).err();
     assert_eq!(find(), Some(SessionError::Unknown));
     assert_eq!(sessions.sweep(Instant::now()).len(), 1);

@@ -108,7 +108,7 @@ pub fn open(keys: &KeyRing, subject: &Subject) -> Result<State, RpcError> {
             State::Parked(ticket) => {
                 ticket.digest == digest(&subject.method, &subject.params) && now_seconds() < ticket.expires
             }
-            State::Backend { backend, .. } => subject.backend().as_deref() == Some(backend),
+            State::Backend { backend, .. } => subject.backend().is_some_and(|own| own.as_str() == backend),
         };
     if fits { Ok(sealed.state) } else { Err(invalid()) }
 }
@@ -135,11 +135,11 @@ pub fn wrap(keys: &KeyRing, subject: &Subject, result: Bytes) -> Result<Bytes, R
     }
     let Some(state) = member(&result, Key::RequestState.as_str()) else { return Ok(result) };
     let Some(backend) = subject.backend() else { return Err(invalid()) };
-    let unusable = || RpcError::upstream_invalid(&backend);
+    let unusable = || RpcError::upstream_invalid(backend.as_str());
     let inner = text::decode(&state).filter(|inner| inner.len() <= BACKEND_STATE_BYTES_MAX);
     let inner = inner.ok_or_else(unusable)?.into_owned();
     let patch = Patch::of(&result).map_err(|_| unusable())?;
-    let sealed = seal(keys, subject, State::Backend { backend, inner });
+    let sealed = seal(keys, subject, State::Backend { backend: backend.to_string(), inner });
     Ok(patch.set_text(Key::RequestState.as_str(), &sealed).finish())
 }
 

@@ -30,8 +30,6 @@ pub struct Connection {
     ended: bool,
     /// TLS says goodbye.
     is_tls: bool,
-    /// The shelf that it is kept on.
-    pub shelf: usize,
     signal: Arc<Signal>,
     /// The signal, as the driver knows it.
     waker: Waker,
@@ -54,7 +52,7 @@ impl Connection {
         let signal = Arc::new(Signal::default());
         let waker = Waker::from(Arc::clone(&signal));
         let halves = Some(Halves { sender, driver });
-        Box::new(Self { halves, ended: false, is_tls, shelf: 0, signal, waker, meters })
+        Box::new(Self { halves, ended: false, is_tls, signal, waker, meters })
     }
 
     /// Sends a request and waits for the head of the answer. A request of which

@@ -1,10 +1,8 @@
 //! One server, and the connections to it that nobody uses right now.
 //!
-//! They are kept for the thread that opened them: a runtime of one thread has
-//! them registered with its own I/O driver, so no wake has to cross threads.
-//! None is lent to another thread: that would be cheaper once, and dearer with
-//! every call from then on. The last one used is the first to be used again, which
-//! lets the others grow old and go.
+//! Each thread has a shelf, so that threads do not wait for each other, and looks
+//! at those of the others before a connection is opened. The last one used is
+//! the first to be used again, which lets the others grow old and go.
 
 use std::{
     cell::Cell,
@@ -115,15 +113,21 @@ impl Origin {
     }
 
     async fn open(&self) -> Result<Box<Connection>, Error> {
-        let mut connection = self.dial.open(Arc::clone(&self.pool.meters)).await?;
-        connection.shelf = self.own_shelf();
+        let connection = self.dial.open(Arc::clone(&self.pool.meters)).await?;
         self.pool.sweep();
         Ok(connection)
     }
 
-    /// The connection that was idle for the shortest time.
+    /// A connection that was idle: of this thread's the last one used, else one of
+    /// another thread's.
     fn take(&self) -> Option<Box<Connection>> {
-        let mut idle = self.shelves[self.own_shelf()].idle.lock();
+        let own = self.own_shelf();
+        let (others, from_own) = self.shelves.split_at(own);
+        from_own.iter().chain(others).find_map(|shelf| self.take_from(shelf))
+    }
+
+    fn take_from(&self, shelf: &Shelf) -> Option<Box<Connection>> {
+        let mut idle = shelf.idle.lock();
         let last = idle.pop()?;
         if last.since.elapsed() < self.idle_max {
             return Some(last.connection);
@@ -135,10 +139,10 @@ impl Origin {
         None
     }
 
-    /// Keeps a connection that is idle, for the thread that opened it.
+    /// Keeps a connection that is idle.
     pub(super) fn keep(&self, connection: Box<Connection>) {
         if self.pool.meters.open() <= OPEN_CONNECTIONS_MAX {
-            let mut idle = self.shelves[connection.shelf].idle.lock();
+            let mut idle = self.shelves[self.own_shelf()].idle.lock();
             if idle.len() < IDLE_CONNECTIONS_MAX {
                 idle.push(Idle { connection, since: Instant::now() });
                 return;
