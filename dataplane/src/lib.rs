@@ -18,6 +18,7 @@ pub mod control;
 pub mod discovery;
 pub mod downstream;
 pub mod gateway;
+mod hash;
 mod held;
 pub mod link;
 pub mod lister;

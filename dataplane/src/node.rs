@@ -4,7 +4,7 @@
 //! A call loads the [`Table`] once and passes it down, so it never sees two
 //! configurations. Only [`Node::install`] changes the table.
 
-use std::{collections::HashMap, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use mt_proto::resource::{ResourceName, SecretSource};
@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     gateway::{KeptSessions, logging, park::Parks},
+    hash::HashMap,
     relay::Relay,
     seal::KeyRing,
     snapshot::Snapshot,
@@ -115,7 +116,7 @@ impl Node {
     pub fn install(&self, snapshot: Arc<Snapshot>) {
         let _one_at_a_time = self.installing.lock();
         let old = self.table.load_full();
-        let mut upstreams = HashMap::with_capacity(snapshot.config.backends.len());
+        let mut upstreams = HashMap::default();
         for (name, backend) in &snapshot.config.backends {
             let kept = old.upstreams.get(name).filter(|upstream| {
                 upstream.config().as_ref() == backend.as_ref()
@@ -201,7 +202,10 @@ pub fn tag_of(node_id: &str, boot_id: &str) -> Arc<str> {
 
 /// Reads a secret where it is needed, each time it is needed, so that a rotated
 /// file is picked up by the next connection or process.
-fn resolve(secrets: &HashMap<ResourceName, SecretSource>, name: &ResourceName) -> Result<String, String> {
+fn resolve(
+    secrets: &collections::HashMap<ResourceName, SecretSource>,
+    name: &ResourceName,
+) -> Result<String, String> {
     match secrets.get(name) {
         None => Err(format!("secret {name} does not exist")),
         Some(SecretSource::Env(variable)) => std::env::var(variable)

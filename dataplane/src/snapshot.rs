@@ -4,10 +4,7 @@
 //! Built from the items of a push, whole or not at all. Nothing here does I/O;
 //! a call loads the snapshot once and passes it down.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use mt_proto::{
     discovery::{self, ItemName},
@@ -15,7 +12,10 @@ use mt_proto::{
     resource::{Compiled, Key, ResourceName, ResourceSet, Transport},
 };
 
-use crate::gateway::{self, catalog::Catalog, view::GatewayView};
+use crate::{
+    gateway::{self, catalog::Catalog, view::GatewayView},
+    hash::HashMap,
+};
 
 /// An immutable, validated set of resources and catalogs.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@
 //! proportional to its length when it is asked for.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -23,7 +23,10 @@ use super::{
     rewrite::{self, Place},
     uri,
 };
-use crate::mcp::{Era, ProtocolVersion, splice::Patch, version};
+use crate::{
+    hash::HashMap,
+    mcp::{Era, ProtocolVersion, splice::Patch, version},
+};
 
 /// As the table of lists and capabilities has them.
 const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
@@ -322,7 +325,7 @@ fn merge_named(
     wraps: bool,
     clashes: &mut Vec<Clash>,
 ) -> (HashMap<String, Target>, Vec<Worded>) {
-    let mut index: HashMap<String, Target> = HashMap::new();
+    let mut index: HashMap<String, Target> = HashMap::default();
     let mut list = Vec::new();
     for (member, catalog) in members {
         let lacks = ERAS.map(|era| catalog.lacks(era));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dashmap::{DashMap, mapref::entry::Entry};
+use dashmap::mapref::entry::Entry;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use tokio::{
     sync::{oneshot, watch},
@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     gateway::call::{Answer, Call, CallError, Caller, Client, Scope},
+    hash::DashMap,
     mcp::{
         envelope::{Message, Outcome, Response},
         error::code,
@@ -93,7 +94,7 @@ impl Legacy {
         pin: Option<ProtocolVersion>,
     ) -> Arc<Self> {
         let no_event_stream = AtomicBool::new(false);
-        Arc::new(Self { endpoint, hints, shared, pin, legs: DashMap::new(), no_event_stream })
+        Arc::new(Self { endpoint, hints, shared, pin, legs: DashMap::default(), no_event_stream })
     }
 
     /// Runs one call. Dropping it tells the backend that nobody waits.

@@ -3,7 +3,7 @@
 //! such a session needs.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, atomic::AtomicU64},
 };
 
@@ -15,6 +15,7 @@ use super::Session;
 use crate::{
     downstream::stream::EventStream,
     gateway::call::{Caller, Client, Reply, Scope, ToClient},
+    hash::HashMap,
     mcp::RawId,
 };
 

@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use dashmap::DashMap;
 use mt_proto::resource::ResourceName;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 use super::Session;
 use crate::{
     gateway::call::{Identity, Shown},
+    hash::DashMap,
     mcp::ProtocolVersion,
     relay::Relay,
     seal::{KeyRing, Purpose},
@@ -109,9 +109,9 @@ impl Sessions {
     /// Of the node whose relay this is.
     pub fn new(relay: Arc<Relay>) -> Self {
         Self {
-            by_token: DashMap::new(),
-            tokens: DashMap::new(),
-            of_principals: DashMap::new(),
+            by_token: DashMap::default(),
+            tokens: DashMap::default(),
+            of_principals: DashMap::default(),
             ended: Mutex::default(),
             evicted: Mutex::default(),
             relay,
