@@ -15,7 +15,7 @@ use crate::balancer::Balancer;
 use crate::cluster::{Background, Cluster, eventually, printed};
 use crate::fixture::{BINARY, Fixture, Mode};
 use crate::manifest::{over_http, over_stdio, plain_gateway};
-use crate::raw::{Events, Session, answer, ask, http, modern, shows_tool};
+use crate::raw::{Events, Session, answer, ask, http, messages_to_its_end, modern, shows_tool};
 
 const LEGACY: &str = "2025-11-25";
 const NODES: usize = 3;
@@ -81,7 +81,8 @@ async fn told(response: reqwest::Result<reqwest::Response>) -> Result<String, St
     if !status.is_success() {
         return Err(format!("{status}: {}", response.text().await.unwrap_or_default()));
     }
-    let said = answer(response).await;
+    let messages = messages_to_its_end(response).await.map_err(|error| error.to_string())?;
+    let Some(said) = messages.last() else { return Err("an empty stream".to_owned()) };
     let told = &said["result"]["structuredContent"];
     match (&told["process"], &told["session"]) {
         (Value::Number(process), Value::Number(session)) => Ok(format!("{process}/{session}")),

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Either, Empty};
+use http_body_util::{BodyExt as _, Empty, combinators::BoxBody};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-type Body = Either<Incoming, Empty<Bytes>>;
+type Body = BoxBody<Bytes, hyper::Error>;
 
 /// A running balancer; dropping it closes every connection.
 pub struct Balancer {
@@ -58,7 +58,7 @@ impl Balancer {
         self.shared.answered.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
-    /// How many requests were written to a node that did not answer them.
+    /// How many requests were written to a node that did not answer them, or not to the end.
     pub fn broken(&self) -> usize {
         self.shared.broken.load(Ordering::Relaxed)
     }
@@ -88,7 +88,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// Gives a request to the next node that accepts a connection.
-async fn forward(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
+async fn forward(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let first = shared.next.fetch_add(1, Ordering::Relaxed);
     for passed_over in 0..shared.nodes.len() {
         let at = (first + passed_over) % shared.nodes.len();
@@ -97,7 +97,13 @@ async fn forward(shared: &Shared, request: Request<Incoming>) -> Response<Body> 
         return match exchange(socket, request).await {
             Ok(response) => {
                 shared.answered[at].fetch_add(1, Ordering::Relaxed);
-                response.map(Either::Left)
+                let shared = shared.clone();
+                // An answer that is cut off is none.
+                let cut = move |error| {
+                    shared.broken.fetch_add(1, Ordering::Relaxed);
+                    error
+                };
+                response.map(|body| body.map_err(cut).boxed())
             }
             Err(_) => {
                 shared.broken.fetch_add(1, Ordering::Relaxed);
@@ -109,7 +115,7 @@ async fn forward(shared: &Shared, request: Request<Incoming>) -> Response<Body> 
 }
 
 fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Either::Right(Empty::new()));
+    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
     *response.status_mut() = status;
     response
 }

@@ -41,16 +41,18 @@ pub async fn answer(response: Response) -> Value {
 
 /// All messages of a response.
 pub async fn messages(response: Response) -> Vec<Value> {
+    messages_to_its_end(response).await.unwrap()
+}
+
+/// The same, of a response that may be cut off.
+pub async fn messages_to_its_end(response: Response) -> reqwest::Result<Vec<Value>> {
     let stream = response.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream");
-    let text = response.text().await.unwrap();
+    let text = response.text().await?;
     if !stream {
-        return vec![serde_json::from_str(&text).unwrap()];
+        return Ok(vec![serde_json::from_str(&text).unwrap()]);
     }
-    text.lines()
-        .filter_map(|line| line.strip_prefix("data:"))
-        .filter(|data| !data.trim().is_empty())
-        .map(|data| serde_json::from_str(data).unwrap())
-        .collect()
+    let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    Ok(data.filter(|data| !data.trim().is_empty()).map(|data| serde_json::from_str(data).unwrap()).collect())
 }
 
 /// The names of a gateway's tools, all pages.
