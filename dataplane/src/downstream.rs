@@ -41,16 +41,17 @@ pub mod stdio;
 mod stream;
 mod websocket;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{future::ready, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method as HttpMethod, Request, Response, StatusCode};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use http::{HeaderMap, Method as HttpMethod, Request, Response, StatusCode, request::Parts};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 pub use self::listen::{DRAIN_MAX, serve};
 use self::{
-    auth::Auth,
+    auth::{Admitted, Auth},
     body::Body,
     elsewhere::Original,
     meters::Meters,
@@ -161,53 +162,133 @@ struct Door {
     local: bool,
 }
 
-async fn handle(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
-    let origin = match guard::check(&doors.options, request.headers(), request.uri()) {
-        Ok(origin) => origin,
-        Err(error) => return refuse(StatusCode::FORBIDDEN, None, &error),
-    };
-    let mut response = if request.method() == HttpMethod::OPTIONS && origin.is_some() {
-        guard::preflight(request.headers())
-    } else {
-        route(doors, peer, request).await
-    };
-    if let Some(origin) = origin {
-        guard::allow_origin(response.headers_mut(), origin);
-    }
-    response
+/// A response on its way. On the heap, and each kind of request has its own: a
+/// call keeps no room for what others need, and moves as one pointer.
+type Answering = BoxFuture<'static, Response<Body>>;
+
+fn at_once(response: Response<Body>) -> Answering {
+    Box::pin(ready(response))
 }
 
-async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+fn handle(doors: &Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Answering {
+    let origin = match guard::check(&doors.options, request.headers(), request.uri()) {
+        Ok(origin) => origin,
+        Err(error) => return at_once(refuse(StatusCode::FORBIDDEN, None, &error)),
+    };
+    let Some(origin) = origin else { return route(doors, peer, request) };
+    let answering = if request.method() == HttpMethod::OPTIONS {
+        at_once(guard::preflight(request.headers()))
+    } else {
+        route(doors, peer, request)
+    };
+    Box::pin(answering.map(|mut response| {
+        guard::allow_origin(response.headers_mut(), origin);
+        response
+    }))
+}
+
+fn route(doors: &Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Answering {
     if grpc::is_grpc(request.headers()) {
-        return Box::pin(grpc::serve(doors, peer, request)).await;
+        return Box::pin(grpc::serve(doors.clone(), peer, request));
     }
-    let uri = request.uri().clone();
-    let path = uri.path();
+    let path = request.uri().path();
     if path == "/health" {
-        return reply::health(&doors.node);
+        return at_once(reply::health(&doors.node));
     }
-    let Some(Path { gateway, service }) = path::parse(path) else {
-        let error = RpcError::invalid_request(format!(
-            "nothing is served at {path:?}: gateways are at /g/NAME/mcp, the default one at /mcp"
-        ));
-        return refuse(StatusCode::NOT_FOUND, None, &error);
-    };
-    let config = &doors.node.snapshot().config;
-    let admitted = match doors.auth.admit(config, gateway, request.headers(), peer).await {
-        Ok(admitted) => admitted,
-        Err(refusal) if matches!(service, Service::Plain(_)) => {
-            return rest::reshaped(refusal.response(), &refusal.to_rpc());
+    match path::parse(path) {
+        Some(Path { service: Service::Streamable, .. }) if request.method() == HttpMethod::POST => {
+            let (head, incoming) = request.into_parts();
+            Box::pin(serve_post(doors.clone(), peer, head, incoming))
         }
-        Err(refusal) => return refusal.response(),
-    };
-    let mut door = match doors.enter(gateway, admitted.identity.clone()) {
-        Ok(door) => Door { local: admitted.local, ..door },
-        Err((status, error)) if matches!(service, Service::Plain(_)) => return rest::refuse(status, &error),
-        Err((status, error)) => return refuse(status, None, &error),
+        Some(_) => Box::pin(serve_other(doors.clone(), peer, request)),
+        None => at_once(nowhere(path)),
+    }
+}
+
+fn nowhere(path: &str) -> Response<Body> {
+    let error = RpcError::invalid_request(format!(
+        "nothing is served at {path:?}: gateways are at /g/NAME/mcp, the default one at /mcp"
+    ));
+    refuse(StatusCode::NOT_FOUND, None, &error)
+}
+
+/// Why a request does not get as far as its gateway.
+enum Shut {
+    Caller(auth::Refusal),
+    Gateway(StatusCode, RpcError),
+}
+
+impl Shut {
+    fn response(&self) -> Response<Body> {
+        match self {
+            Self::Caller(refusal) => refusal.response(),
+            Self::Gateway(status, error) => refuse(*status, None, error),
+        }
+    }
+
+    /// The same at a door without MCP.
+    fn plain(&self) -> Response<Body> {
+        match self {
+            Self::Caller(refusal) => rest::reshaped(refusal.response(), &refusal.to_rpc()),
+            Self::Gateway(status, error) => rest::refuse(*status, error),
+        }
+    }
+}
+
+/// Finds out who calls, and opens the gateway's door.
+async fn open(
+    doors: &Arc<Doors>,
+    peer: IpAddr,
+    gateway: &str,
+    headers: &HeaderMap,
+) -> Result<(Door, Admitted), Shut> {
+    let snapshot = doors.node.snapshot();
+    let admitted = doors.auth.admit(&snapshot.config, gateway, headers, peer).await.map_err(Shut::Caller)?;
+    let door = doors
+        .enter(gateway, admitted.identity.clone())
+        .map_err(|(status, error)| Shut::Gateway(status, error))?;
+    Ok((Door { local: admitted.local, ..door }, admitted))
+}
+
+/// Serves a POST to streamable HTTP, which is what most requests are.
+fn serve_post(
+    doors: Arc<Doors>,
+    peer: IpAddr,
+    head: Parts,
+    mut incoming: Incoming,
+) -> impl Future<Output = Response<Body>> + Send {
+    // What it captures is used where it is: the arguments of an `async fn` are
+    // kept twice.
+    async move {
+        let Some(Path { gateway, .. }) = path::parse(head.uri.path()) else {
+            return nowhere(head.uri.path());
+        };
+        let (door, admitted) = match open(&doors, peer, gateway, &head.headers).await {
+            Ok(open) => open,
+            Err(shut) => return shut.response(),
+        };
+        let gateway = door.view.gateway.name.clone();
+        let response = post(door, &head, &mut incoming).await;
+        if !response.body().is_open() {
+            return response;
+        }
+        // What stays open does not outlive the right to it.
+        let end = admitted.ended(doors.node.clone(), gateway);
+        response.map(|body| body.until(end))
+    }
+}
+
+/// Serves every other request.
+async fn serve_other(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+    let uri = request.uri().clone();
+    let Some(Path { gateway, service }) = path::parse(uri.path()) else { return nowhere(uri.path()) };
+    let (mut door, admitted) = match open(&doors, peer, gateway, request.headers()).await {
+        Ok(open) => open,
+        Err(shut) if matches!(service, Service::Plain(_)) => return shut.plain(),
+        Err(shut) => return shut.response(),
     };
     let end = admitted.ended(door.node.clone(), door.view.gateway.name.clone());
     let response = match (service, request.method()) {
-        (Service::Streamable, &HttpMethod::POST) => post(door, request).await,
         (Service::Streamable, &(HttpMethod::GET | HttpMethod::DELETE)) => {
             let (head, _) = request.into_parts();
             let original =
@@ -226,7 +307,6 @@ async fn route(doors: Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> R
         (Service::Messages, _) => reply::method_not_allowed("POST"),
         (Service::Plain(operation), _) => Box::pin(rest::serve(door, operation, request)).await,
     };
-    // What stays open does not outlive the right to it.
     response.map(|body| body.until(end))
 }
 
@@ -257,11 +337,10 @@ where
     body.map_err(|error| (error.status(), error.to_rpc()))
 }
 
-async fn post<B>(mut door: Door, request: Request<B>) -> Response<Body>
+async fn post<B>(mut door: Door, head: &Parts, incoming: B) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    let (head, incoming) = request.into_parts();
     let body = match posted(&head.headers, incoming).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
@@ -270,17 +349,25 @@ where
     if let Some(response) = elsewhere::session(&mut door, &original).await {
         return response;
     }
+    take(door, &head.headers, body).await
+}
+
+/// Takes what was posted. All that the head says is read before anything is
+/// waited for.
+fn take(door: Door, head: &HeaderMap, body: Bytes) -> Answering {
     if envelope::is_batch(&body) {
-        return Box::pin(legacy::post_batch(door, &head.headers, body)).await;
+        return legacy::post_batch(door, head, body);
     }
     let message = match Message::parse(body.clone(), Limits::CLIENT) {
         Ok(message) => message,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, error.id.as_ref(), &RpcError::from(&error)),
+        Err(error) => {
+            return at_once(refuse(StatusCode::BAD_REQUEST, error.id.as_ref(), &RpcError::from(&error)));
+        }
     };
-    match classify(&head.headers, &message) {
-        Ok((Era::Modern, meta)) => modern::post(door, &head.headers, message, &meta).await,
-        Ok((Era::Legacy, _)) => legacy::post(door, &head.headers, message, body).await,
-        Err(error) => refuse(StatusCode::BAD_REQUEST, reply::id_of(&message), &error),
+    match classify(head, &message) {
+        Ok((Era::Modern, meta)) => modern::post(door, head, message, &meta),
+        Ok((Era::Legacy, _)) => legacy::post(door, head, message, body),
+        Err(error) => at_once(refuse(StatusCode::BAD_REQUEST, reply::id_of(&message), &error)),
     }
 }
 

@@ -49,7 +49,8 @@ use crate::{
     node::{Node, Table},
 };
 
-/// Answers a call to a gateway. Dropping the future cancels it.
+/// Answers a call to a gateway. Dropping the future cancels it. The call is
+/// edited on its way to the backend: nobody can use it after this.
 ///
 /// # Errors
 /// Why there is no answer of a backend; [`CallError::to_rpc`] makes of it what
@@ -58,24 +59,24 @@ pub async fn answer(
     node: &Arc<Node>,
     table: &Arc<Table>,
     view: &Arc<GatewayView>,
-    mut call: Call,
+    call: &mut Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
     let resource;
     let (target, key, place) = match &call.method {
         Method::Ping => return Ok(Answer::Result(Bytes::from_static(b"{}"))),
         Method::Discover => return Ok(Answer::Result(results::discover(view))),
-        Method::ToolsList => return list(node, view, ListKind::Tools, &call),
-        Method::PromptsList => return list(node, view, ListKind::Prompts, &call),
-        Method::ResourcesList => return list(node, view, ListKind::Resources, &call),
-        Method::ResourceTemplatesList => return list(node, view, ListKind::Templates, &call),
+        Method::ToolsList => return list(node, view, ListKind::Tools, call),
+        Method::PromptsList => return list(node, view, ListKind::Prompts, call),
+        Method::ResourcesList => return list(node, view, ListKind::Resources, call),
+        Method::ResourceTemplatesList => return list(node, view, ListKind::Templates, call),
         Method::ToolsCall => {
             let target = view.tools.get(required_text(&call.params, Key::Name)?.as_ref());
-            (named(target, &call)?, Key::Name, Place::ToolResult)
+            (named(target, call)?, Key::Name, Place::ToolResult)
         }
         Method::PromptsGet => {
             let target = view.prompts.get(required_text(&call.params, Key::Name)?.as_ref());
-            (named(target, &call)?, Key::Name, Place::PromptResult)
+            (named(target, call)?, Key::Name, Place::PromptResult)
         }
         Method::ResourcesRead | Method::ResourcesSubscribe | Method::ResourcesUnsubscribe => {
             let uri = required_text(&call.params, Key::Uri)?;
@@ -97,9 +98,9 @@ pub async fn answer(
     if let Some(alias) = &target.alias {
         return Box::pin(answer_as(alias, node, table, view, target, call, caller)).await;
     }
-    let known = rename(&mut call, key, &target.own);
+    let known = rename(call, key, &target.own);
     let limit = time_limit(table, view, target);
-    let answer = forward_within(node, table, view, &target.backend, limit, &mut call, caller).await;
+    let answer = forward_within(node, table, view, &target.backend, limit, call, caller).await;
     match (answer, known) {
         // The client is told the URI that it knows.
         (Err(CallError::UnknownResource { .. }), Some(uri)) if key == Key::Uri => {
@@ -116,16 +117,16 @@ async fn answer_as(
     table: &Arc<Table>,
     view: &GatewayView,
     target: &Target,
-    call: Call,
+    call: &mut Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
     let name = call.params.name().unwrap_or_default().into_owned();
     let version = call.client.version;
-    let answer = match alias::mapped(alias, call) {
-        Ok(mut call) => {
-            rename(&mut call, Key::Name, &target.own);
+    let answer = match alias::map(alias, call) {
+        Ok(()) => {
+            rename(call, Key::Name, &target.own);
             let limit = time_limit(table, view, target).min(alias.timeout);
-            forward_within(node, table, view, &target.backend, limit, &mut call, caller).await
+            forward_within(node, table, view, &target.backend, limit, call, caller).await
         }
         Err(error) => Err(error),
     };
@@ -218,11 +219,11 @@ async fn forward(
     table: &Arc<Table>,
     view: &GatewayView,
     backend: &ResourceName,
-    mut call: Call,
+    call: &mut Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
     let limit = smallest_limit(table, view, backend, "");
-    forward_within(node, table, view, backend, limit, &mut call, caller).await
+    forward_within(node, table, view, backend, limit, call, caller).await
 }
 
 /// Hands the call to a member's upstream, with the time that it may take.
@@ -307,7 +308,7 @@ async fn complete(
     node: &Arc<Node>,
     table: &Arc<Table>,
     view: &GatewayView,
-    call: Call,
+    call: &mut Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
     let invalid = || {
@@ -331,7 +332,6 @@ async fn complete(
     if !can {
         return Ok(Answer::Result(results::no_completion(call.client.version)));
     }
-    let mut call = call;
     if reference.name.as_deref().or(reference.uri.as_deref()) != Some(target.own.as_str()) {
         let own = crate::mcp::text::encode(&target.own);
         call.params = scanned(&call.params.patch().set_in("ref", key, own).finish());
@@ -346,7 +346,7 @@ async fn set_level(
     node: &Arc<Node>,
     table: &Arc<Table>,
     view: &GatewayView,
-    call: Call,
+    call: &Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
     let logs = |backend: &&ResourceName| {
@@ -354,7 +354,8 @@ async fn set_level(
     };
     let members = view.members.iter().filter(logs);
     let set = |backend| -> BoxFuture<'_, Result<Answer, CallError>> {
-        Box::pin(forward(node, table, view, backend, call.clone(), caller))
+        let mut call = call.clone();
+        Box::pin(async move { forward(node, table, view, backend, &mut call, caller).await })
     };
     let answers = join_all(members.map(set)).await;
     let set = answers.is_empty() || answers.iter().any(|answer| matches!(answer, Ok(Answer::Result(_))));

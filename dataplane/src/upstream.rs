@@ -273,8 +273,9 @@ impl Upstream {
                     outcome
                 }
             },
-            (Leg::Pipes(pipes), _) => pipes.call(call, caller).await,
-            (Leg::Agents(agents), _) => agents.call(call, caller).await,
+            // Boxed: a call over HTTP would carry their state.
+            (Leg::Pipes(pipes), _) => Box::pin(pipes.call(call, caller)).await,
+            (Leg::Agents(agents), _) => Box::pin(agents.call(call, caller)).await,
         }
     }
 
@@ -367,9 +368,13 @@ impl Upstream {
 
     /// Looks again, beside the calls, where what is known is old.
     fn look_again(&self) {
-        if Eras::fixed(&self.config).is_some() || !self.eras.is_due(self.config.probe_max_age) {
-            return;
+        if Eras::fixed(&self.config).is_none() && self.eras.is_due(self.config.probe_max_age) {
+            self.probe_beside();
         }
+    }
+
+    #[cold]
+    fn probe_beside(&self) {
         let Some(upstream) = self.me.upgrade() else { return };
         self.tasks.spawn(async move {
             let looked = upstream.over.run_until_cancelled(upstream.probe()).await;

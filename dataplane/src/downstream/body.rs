@@ -46,6 +46,11 @@ impl Body {
         Body::Stream(Box::pin(stream.map(Into::into)))
     }
 
+    /// Whether it is sent as it comes, which may take any time.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Body::Stream(_))
+    }
+
     /// A stream that ends at the latest when the future does.
     pub fn until(self, end: impl Future<Output = ()> + Send + 'static) -> Self {
         match self {

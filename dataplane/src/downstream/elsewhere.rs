@@ -98,7 +98,17 @@ pub async fn session(door: &mut Door, original: &Original<'_>) -> Option<Respons
         door.session = here.ok();
         return None;
     }
-    Box::pin(hand_over(door, token, original)).await
+    handing_over(door, token, original).await
+}
+
+/// Apart: what a session elsewhere needs is no part of every request.
+#[cold]
+fn handing_over<'a>(
+    door: &'a Door,
+    token: &'a str,
+    original: &'a Original<'_>,
+) -> BoxFuture<'a, Option<Response<Body>>> {
+    Box::pin(hand_over(door, token, original))
 }
 
 async fn hand_over(door: &Door, token: &str, original: &Original<'_>) -> Option<Response<Body>> {
@@ -201,7 +211,7 @@ fn replay(door: &Door, session: &Arc<Session>, record: &SessionRecord) {
     let work = async move {
         for (number, (method, params)) in again.into_iter().enumerate() {
             let Ok(params) = Params::scan(&params, Limits::CLIENT) else { continue };
-            let call = Call {
+            let mut call = Call {
                 id: RawId::text(&format!("magictunnel-again-{number}")),
                 method,
                 params,
@@ -210,7 +220,7 @@ fn replay(door: &Door, session: &Arc<Session>, record: &SessionRecord) {
                 param_headers: Vec::new(),
             };
             let (nobody, _) = Caller::channel();
-            _ = gateway::answer(&node, &table, &view, call, &nobody).await;
+            _ = gateway::answer(&node, &table, &view, &mut call, &nobody).await;
         }
     };
     door.node.tracker.spawn(async move { _ = timeout(REPLAY_MAX, work).await });
@@ -375,7 +385,10 @@ async fn taken(doors: Arc<Doors>, incoming: Incoming) -> Result<Response<Body>, 
     }
     let request = request.map(Full::new);
     Ok(match (service, request.method()) {
-        (Service::Streamable, &HttpMethod::POST) => super::post(door, request).await,
+        (Service::Streamable, &HttpMethod::POST) => {
+            let (head, body) = request.into_parts();
+            super::post(door, &head, body).await
+        }
         (Service::Streamable, &HttpMethod::GET) => super::legacy::get(door, request.headers()),
         (Service::Streamable, &HttpMethod::DELETE) => super::legacy::delete(door, request.headers()).await,
         (Service::Messages, &HttpMethod::POST) => super::sse::post(door, request).await,

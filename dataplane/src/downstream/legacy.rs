@@ -4,7 +4,7 @@
 //! A client that loses its connection has not cancelled anything in these
 //! revisions, so its calls go on without it ([`Lasting`]).
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use super::{
-    Door,
+    Answering, Door, Doors, at_once,
     body::Body,
     elsewhere,
     lasting::Lasting,
@@ -53,25 +53,24 @@ pub type Ended = Option<Result<Answer, CallError>>;
 pub type Work = BoxFuture<'static, Result<Answer, CallError>>;
 
 /// Takes one message.
-pub async fn post(door: Door, head: &HeaderMap, message: Message, body: Bytes) -> Response<Body> {
-    if let Message::Request(Request { method: Method::Initialize, .. }) = &message {
-        let Message::Request(request) = message else { return reply::accepted() };
-        return initialize(&door, &request);
+pub fn post(door: Door, head: &HeaderMap, message: Message, body: Bytes) -> Answering {
+    if let Message::Request(request @ Request { method: Method::Initialize, .. }) = &message {
+        return at_once(initialize(&door, request));
     }
     let session = match session(&door, head) {
         Ok(session) => session,
-        Err(refusal) => return refusal.response(reply::id_of(&message)),
+        Err(refusal) => return at_once(refusal.response(reply::id_of(&message))),
     };
     session.touch();
     match message {
-        Message::Request(request) => call(door, session, request, ndjson::is_wanted(head)).await,
-        Message::Notification(notification) => {
-            Box::pin(notified(&door, &session, notification, body)).await;
+        Message::Request(request) => call(&door, session, request, ndjson::is_wanted(head)),
+        Message::Notification(notification) => Box::pin(async move {
+            notified(&door, &session, notification, body).await;
             reply::accepted()
-        }
+        }),
         Message::Response(response) => {
             replied(&session, response);
-            reply::accepted()
+            at_once(reply::accepted())
         }
     }
 }
@@ -159,51 +158,77 @@ fn session(door: &Door, head: &HeaderMap) -> Result<Arc<Session>, Refusal> {
 
 /// Answers a request: JSON if the answer comes first, else a stream; of lines if
 /// the client wants those.
-async fn call(door: Door, session: Arc<Session>, request: Request, lines: bool) -> Response<Body> {
-    let (id, version, began) = (request.id.clone(), session.version, Instant::now());
+fn call(door: &Door, session: Arc<Session>, request: Request, lines: bool) -> Answering {
+    let (id, began) = (request.id.clone(), Instant::now());
     let (node, doors) = (door.node.clone(), door.doors.clone());
-    let Some((work, mut from_call)) = begin(&door, &session, request) else {
+    let Some((work, mut from_call)) = begin(door, &session, request) else {
         let error =
             RpcError::invalid_request("a request with this id is under way, or too many requests are");
-        return refuse(StatusCode::BAD_REQUEST, Some(&id), &error);
+        return at_once(refuse(StatusCode::BAD_REQUEST, Some(&id), &error));
     };
     let mut work = Lasting::new(work, node.tracker.clone());
-    let (first, ended) = tokio::select! {
-        biased;
-        // What was said before the answer goes before it.
-        Some(first) = from_call.recv() => (Some(first), None),
-        // It may have said something and ended in one go, before anybody could look.
-        ended = &mut work => (from_call.try_recv().ok(), Some(ended)),
-    };
-    match (first, ended) {
-        (Some(first), ended) => {
-            let (outlet, response) = if lines { line_stream() } else { event_stream(&session) };
-            let pump = Pump { session, outlet };
-            node.tracker.spawn(async move {
-                let rest = async {
-                    match ended {
-                        Some(ended) => ended,
-                        None => work.await,
-                    }
-                };
-                let (answer, ()) = tokio::join!(rest, pump.run(Some(first), from_call));
-                if let Some(answer) = answer {
-                    let (message, ok) = reply::message(&id, version, &answer);
-                    pump.outlet.push(&message).await;
-                    doors.meters.answered(Era::Legacy, ok, began.elapsed());
+    Box::pin(async move {
+        let (first, ended) = tokio::select! {
+            biased;
+            // What was said before the answer goes before it.
+            Some(first) = from_call.recv() => (Some(first), None),
+            // It may have said something and ended in one go, before anybody could look.
+            ended = &mut work => (from_call.try_recv().ok(), Some(ended)),
+        };
+        match (first, ended) {
+            (Some(first), ended) => {
+                let talk = Talk { id, began, doors, session, first, from_call };
+                match ended {
+                    Some(ended) => talk.stream(&node, ready(ended), lines),
+                    None => talk.stream(&node, work, lines),
                 }
-                pump.outlet.finish();
-            });
-            response
+            }
+            (None, Some(Some(answer))) => {
+                let (body, ok) = reply::pieces(&id, session.version, &answer);
+                doors.meters.answered(Era::Legacy, ok, began.elapsed());
+                let status = reply::status(session.version, &answer);
+                if lines { ndjson::whole(status, body) } else { reply::json(status, body) }
+            }
+            // Cancelled by the client, which expects no answer, or by the end of the session.
+            (None, _) => refuse(StatusCode::OK, Some(&id), &RpcError::cancelled()),
         }
-        (None, Some(Some(answer))) => {
-            let (body, ok) = reply::pieces(&id, version, &answer);
-            doors.meters.answered(Era::Legacy, ok, began.elapsed());
-            let status = reply::status(version, &answer);
-            if lines { ndjson::whole(status, body) } else { reply::json(status, body) }
-        }
-        // Cancelled by the client, which expects no answer, or by the end of the session.
-        (None, _) => refuse(StatusCode::OK, Some(&id), &RpcError::cancelled()),
+    })
+}
+
+/// A call that says something before it ends.
+struct Talk {
+    id: RawId,
+    began: Instant,
+    doors: Arc<Doors>,
+    session: Arc<Session>,
+    first: ToClient,
+    from_call: mpsc::Receiver<ToClient>,
+}
+
+impl Talk {
+    /// Passes on what it says, in a task: the client may come back for it.
+    // Its own frame: the task is large, and is made on the stack.
+    #[inline(never)]
+    fn stream(
+        self,
+        node: &Node,
+        rest: impl Future<Output = Ended> + Send + 'static,
+        lines: bool,
+    ) -> Response<Body> {
+        let Self { id, began, doors, session, first, from_call } = self;
+        let (outlet, response) = if lines { line_stream() } else { event_stream(&session) };
+        let version = session.version;
+        let pump = Pump { session, outlet };
+        node.tracker.spawn(async move {
+            let (answer, ()) = tokio::join!(rest, pump.run(Some(first), from_call));
+            if let Some(answer) = answer {
+                let (message, ok) = reply::message(&id, version, &answer);
+                pump.outlet.push(&message).await;
+                doors.meters.answered(Era::Legacy, ok, began.elapsed());
+            }
+            pump.outlet.finish();
+        });
+        response
     }
 }
 
@@ -229,7 +254,7 @@ fn begin(
     if session.mark_upstream() {
         attend(door.node.clone(), session.clone(), Outlet::Events(session.inbox().clone()));
     }
-    let call = Call {
+    let mut call = Call {
         id: request.id,
         method: request.method,
         params: request.params,
@@ -245,7 +270,7 @@ fn begin(
             return Err(CallError::UnknownMethod { method });
         }
         let change = elsewhere::change_of(&call);
-        let answer = gateway::answer(&node, &table, &view, call, &caller).await;
+        let answer = gateway::answer(&node, &table, &view, &mut call, &caller).await;
         // Whoever still hears of this answer: the client must start again.
         if let Err(CallError::SessionLost { .. }) = answer {
             running.session.end();
@@ -281,6 +306,7 @@ fn body_of(reader: super::stream::Reader) -> Body {
 }
 
 /// Brings a session what belongs to no call, and tells it of lists that change.
+#[inline(never)]
 pub fn attend(node: Arc<Node>, session: Arc<Session>, outlet: Outlet) {
     let Some(mut events) = session.take_events() else { return };
     let tracker = node.tracker.clone();
@@ -343,17 +369,19 @@ pub fn replied(session: &Session, response: RpcResponse) {
 }
 
 /// Takes a batch.
-pub async fn post_batch(door: Door, head: &HeaderMap, body: Bytes) -> Response<Body> {
+pub fn post_batch(door: Door, head: &HeaderMap, body: Bytes) -> Answering {
     let session = match session(&door, head) {
         Ok(session) => session,
-        Err(refusal) => return refusal.response(None),
+        Err(refusal) => return at_once(refusal.response(None)),
     };
     session.touch();
-    match batch(&door, &session, &body, None).await {
-        Ok(Some(answers)) => reply::json(StatusCode::OK, answers),
-        Ok(None) => reply::accepted(),
-        Err(error) => refuse(StatusCode::BAD_REQUEST, None, &error),
-    }
+    Box::pin(async move {
+        match batch(&door, &session, &body, None).await {
+            Ok(Some(answers)) => reply::json(StatusCode::OK, answers),
+            Ok(None) => reply::accepted(),
+            Err(error) => refuse(StatusCode::BAD_REQUEST, None, &error),
+        }
+    })
 }
 
 /// The answers to a batch, as one array; none if nothing in it wants one. Only

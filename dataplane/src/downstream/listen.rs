@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -119,7 +120,7 @@ struct Http {
 impl Http {
     fn new() -> Self {
         let mut one = http1::Builder::new();
-        one.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_headers(100).max_buf_size(64 << 10);
+        one.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(64 << 10);
         let mut two = http2::Builder::new(TokioExecutor::new());
         two.timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(32 << 10);
         Self { one, two }
@@ -146,7 +147,7 @@ impl Connection {
         };
         let served = match is_http2 {
             Ok(Ok(false)) => {
-                let service = service_fn(move |request| Box::pin(answer(doors.clone(), peer, request)));
+                let service = service_fn(move |request| answer(&doors, peer, request));
                 let connection = http.one.serve_connection(TokioIo::new(socket), service).with_upgrades();
                 drop(http);
                 let mut connection = pin!(connection);
@@ -175,12 +176,12 @@ impl Connection {
     }
 }
 
-async fn answer(
-    doors: Arc<Doors>,
+fn answer(
+    doors: &Arc<Doors>,
     peer: IpAddr,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    Ok(handle(doors, peer, request).await)
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+    handle(doors, peer, request).map(Ok)
 }
 
 async fn serve_http2(
@@ -194,7 +195,7 @@ async fn serve_http2(
     let begins = begun.clone();
     let service = service_fn(move |request| {
         begins.store(true, Ordering::Relaxed);
-        Box::pin(answer(doors.clone(), peer, request))
+        answer(&doors, peer, request)
     });
     let mut connection = pin!(http.two.serve_connection(TokioIo::new(socket), service));
     tokio::select! {

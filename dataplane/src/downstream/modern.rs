@@ -5,12 +5,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::{
-    Door,
-    body::Body,
+    Answering, Door, at_once,
     chunks::{self, Framing},
     ndjson,
     reply::{self, refuse},
@@ -27,18 +26,18 @@ const LOCAL_LIMIT: Duration = Duration::from_secs(60);
 const PARAM_HEADERS_MAX: usize = 64;
 
 /// Takes one message.
-pub async fn post(door: Door, head: &HeaderMap, message: Message, meta: &Meta) -> Response<Body> {
+pub fn post(door: Door, head: &HeaderMap, message: Message, meta: &Meta) -> Answering {
     match message {
         Message::Request(request) => match admit(&door, Some(head), &request, meta) {
-            Ok(call) if ndjson::is_wanted(head) => ndjson::run(Running::start(door, call)).await,
-            Ok(call) => run(door, call).await,
-            Err((status, error)) => refuse(status, Some(&request.id), &error),
+            Ok(call) if ndjson::is_wanted(head) => Box::pin(ndjson::run(Running::start(door, call))),
+            Ok(call) => run(Running::start(door, call)),
+            Err((status, error)) => at_once(refuse(status, Some(&request.id), &error)),
         },
         // Closing the response cancels; nothing else is told by notifications over HTTP.
-        Message::Notification(_) => reply::accepted(),
+        Message::Notification(_) => at_once(reply::accepted()),
         Message::Response(_) => {
             let error = RpcError::invalid_request("clients send no responses in this revision");
-            refuse(StatusCode::BAD_REQUEST, None, &error)
+            at_once(refuse(StatusCode::BAD_REQUEST, None, &error))
         }
     }
 }
@@ -102,11 +101,12 @@ pub fn admit(
 }
 
 /// Runs a call: a JSON response if the answer comes first, else a stream.
-async fn run(door: Door, call: Call) -> Response<Body> {
-    let mut running = Running::start(door, call);
-    match running.next().await {
-        Some(Step::Said(first)) => reply::events(chunks::body(running, first, Framing::Events)),
-        Some(Step::Ended { message, status }) => reply::json(status, message),
-        None => reply::accepted(),
-    }
+fn run(mut running: Running) -> Answering {
+    Box::pin(async move {
+        match running.next().await {
+            Some(Step::Said(first)) => reply::events(chunks::body(running, first, Framing::Events)),
+            Some(Step::Ended { message, status }) => reply::json(status, message),
+            None => reply::accepted(),
+        }
+    })
 }

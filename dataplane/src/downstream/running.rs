@@ -223,11 +223,11 @@ enum Return {
     With(Params),
 }
 
-fn begin(door: Door, call: Call) -> Stage {
+fn begin(door: Door, mut call: Call) -> Stage {
     let (caller, from_call) = Caller::channel();
     let call = Box::pin(async move {
         let Door { node, table, view, .. } = door;
-        gateway::answer(&node, &table, &view, call, &caller).await
+        gateway::answer(&node, &table, &view, &mut call, &caller).await
     });
     Stage::Here(Work { call, from_call })
 }

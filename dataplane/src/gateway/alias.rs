@@ -22,18 +22,19 @@ const INPUT_SCHEMA: &str = "inputSchema";
 /// In `_meta` of a result that is an error, as all agents have it.
 const ERROR_META: &str = "io.magictunnel/error";
 
-/// The call as the other backend gets it. What the tool set does not touch
+/// Makes of the call what the other backend gets. What the tool set does not touch
 /// stays the bytes that the client sent.
 ///
 /// # Errors
 /// If an argument is missing that the tool set maps.
-pub fn mapped(alias: &Alias, call: Call) -> Result<Call, CallError> {
+pub fn map(alias: &Alias, call: &mut Call) -> Result<(), CallError> {
     if alias.of.is_plain() {
-        return Ok(call);
+        return Ok(());
     }
-    let arguments = arguments(&alias.of, &call)?;
+    let arguments = arguments(&alias.of, call)?;
     let params = call.params.patch().set(Key::Arguments.as_str(), arguments.to_string()).finish();
-    Ok(Call { params: scanned(&params), ..call })
+    call.params = scanned(&params);
+    Ok(())
 }
 
 fn arguments(of: &Mcp, call: &Call) -> Result<Value, CallError> {

@@ -72,17 +72,17 @@ struct Wanted {
 pub async fn listen(
     node: &Arc<Node>,
     view: &Arc<GatewayView>,
-    call: Call,
+    call: &Call,
     caller: &Caller,
 ) -> Result<Answer, CallError> {
-    let filter = read_filter(&call)?;
+    let filter = read_filter(call)?;
     let lists = [filter.tools_list_changed, filter.prompts_list_changed, filter.resources_list_changed];
     let wanted = by_member(view, &filter);
 
     let (updates, mut from_members) = mpsc::channel(UPDATES_MAX);
     let mut members: FuturesUnordered<_> = wanted
         .iter()
-        .map(|(backend, wanted)| member::follow(node, view, backend, wanted, &call, updates.clone()))
+        .map(|(backend, wanted)| member::follow(node, view, backend, wanted, call, updates.clone()))
         .collect();
     drop(updates);
 

@@ -30,7 +30,11 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{connection::Stream, incoming::Incoming, origin::Origin};
+pub use self::{
+    connection::Stream,
+    incoming::Incoming,
+    origin::{Origin, Sending},
+};
 use self::{dial::Dial, meters::Meters};
 
 /// The connections of one node.

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{ACCEPT, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT},
+    response::Parts,
     uri::PathAndQuery,
 };
 use http_body::Body as _;
@@ -22,7 +24,7 @@ use mt_proto::resource::{Header, HttpTransport, ResourceName, Value};
 use super::{
     Secrets,
     auth::{Auth, Credentials},
-    client::{self, Incoming, Origin},
+    client::{self, Incoming, Origin, Sending},
     excerpt::excerpt,
     message::Outgoing,
     meters::Meters,
@@ -145,18 +147,20 @@ impl Endpoint {
 
     /// Sends a request and waits for the head of the response. Dropping it
     /// closes the connection, unless the request was not yet sent.
-    pub async fn send(
+    pub fn send(
         &self,
         method: Method,
         headers: HeaderMap,
         body: Outgoing,
-    ) -> Result<Response<Incoming>, CallError> {
-        let place = self.place()?;
-        if self.auth.is_none() {
-            return self.exchange_openly(place.target.clone(), method, headers, body).await;
-        }
-        // Apart, for it takes more room than what most backends need.
-        Box::pin(self.send_showing(&place.uri, method, headers, body)).await
+    ) -> impl Future<Output = Result<Response<Incoming>, CallError>> + Send + '_ {
+        let way = match &self.place {
+            Some(place) if self.auth.is_none() => {
+                Way::Open(place.origin.send(request(place.target.clone(), method, headers, body)))
+            }
+            Some(place) => Way::Showing(Box::pin(self.send_showing(&place.uri, method, headers, body))),
+            None => Way::Nowhere,
+        };
+        self.head_of(way)
     }
 
     /// The same to another place of the same server, such as the one that it
@@ -168,26 +172,30 @@ impl Endpoint {
         headers: HeaderMap,
         body: Outgoing,
     ) -> Result<Response<Incoming>, CallError> {
-        if !self.is_of_server(uri) {
+        let place = self.place()?;
+        if place.uri.scheme() != uri.scheme() || place.uri.authority() != uri.authority() {
             // It would get what is shown to the backend.
             return Err(self.protocol("names a place on another server".to_owned()));
         }
-        if self.auth.is_none() {
-            return self.exchange_openly(target(uri), method, headers, body).await;
-        }
-        Box::pin(self.send_showing(uri, method, headers, body)).await
+        let way = if self.auth.is_none() {
+            Way::Open(place.origin.send(request(target(uri), method, headers, body)))
+        } else {
+            Way::Showing(Box::pin(self.send_showing(uri, method, headers, body)))
+        };
+        self.head_of(way).await
     }
 
-    async fn exchange_openly(
-        &self,
-        target: Uri,
-        method: Method,
-        headers: HeaderMap,
-        body: Outgoing,
-    ) -> Result<Response<Incoming>, CallError> {
-        let response = self.exchange(target, method, headers, body).await?;
-        self.note(response.status());
-        Ok(response)
+    /// Small, whatever is sent: it is a part of every call's future.
+    async fn head_of(&self, way: Way<'_>) -> Result<Response<Incoming>, CallError> {
+        match way {
+            Way::Open(sending) => {
+                let response = sending.await.map_err(|error| self.send_error(&error))?;
+                self.note(response.status());
+                Ok(response)
+            }
+            Way::Showing(sending) => sending.await,
+            Way::Nowhere => Err(self.nowhere()),
+        }
     }
 
     async fn send_showing(
@@ -219,30 +227,16 @@ impl Endpoint {
         body: Outgoing,
     ) -> Result<Response<Incoming>, CallError> {
         let uri = shown.apply(uri, &mut headers);
-        self.exchange(target(&uri), method, headers, body).await
-    }
-
-    async fn exchange(
-        &self,
-        target: Uri,
-        method: Method,
-        headers: HeaderMap,
-        body: Outgoing,
-    ) -> Result<Response<Incoming>, CallError> {
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = target;
-        *request.headers_mut() = headers;
-        self.place()?.origin.send(request).await.map_err(|error| self.send_error(&error))
+        let sending = self.place()?.origin.send(request(target(&uri), method, headers, body));
+        sending.await.map_err(|error| self.send_error(&error))
     }
 
     fn place(&self) -> Result<&Place, CallError> {
-        self.place.as_ref().ok_or_else(|| self.unreachable("its URL cannot be dialled".to_owned()))
+        self.place.as_ref().ok_or_else(|| self.nowhere())
     }
 
-    fn is_of_server(&self, uri: &Uri) -> bool {
-        let own = self.place.as_ref().map(|place| &place.uri);
-        own.is_some_and(|own| own.scheme() == uri.scheme() && own.authority() == uri.authority())
+    fn nowhere(&self) -> CallError {
+        self.unreachable("its URL cannot be dialled".to_owned())
     }
 
     async fn credentials(&self) -> Result<Arc<Credentials>, CallError> {
@@ -272,25 +266,30 @@ impl Endpoint {
         }
     }
 
-    /// Reads a response as far as it is not a stream.
-    pub async fn read(&self, response: Response<Incoming>) -> Result<Reply, CallError> {
+    /// Reads a response as far as it is not a stream. What its head says is read
+    /// at once.
+    pub fn read(
+        &self,
+        response: Response<Incoming>,
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send + '_ {
         let (head, body) = response.into_parts();
-        if !head.status.is_success() {
-            let body = collect(body, ERROR_BODY_BYTES_MAX).await.unwrap_or_else(|(read, _)| read);
-            let retry_after = head.headers.get(RETRY_AFTER).cloned();
-            return Ok(Reply::Refused(Refusal { status: head.status, retry_after, body }));
+        let kind = Kind::of(&head);
+        async move {
+            match kind {
+                Kind::Message => self.read_message(body).await,
+                Kind::Events => Ok(Reply::Events(body)),
+                // Boxed: they are rare, and every call would carry their state.
+                Kind::Unknown => Box::pin(self.read_unknown(body)).await,
+                Kind::Refused(status, retry_after) => {
+                    let read = Box::pin(collect(body, ERROR_BODY_BYTES_MAX)).await;
+                    let body = read.unwrap_or_else(|(read, _)| read);
+                    Ok(Reply::Refused(Refusal { status, retry_after, body }))
+                }
+            }
         }
-        if protocol::is_sse(&head.headers) {
-            return Ok(Reply::Events(body));
-        }
-        if !protocol::is_json(&head.headers) {
-            let read = collect(body, ERROR_BODY_BYTES_MAX).await.unwrap_or_else(|(read, _)| read);
-            return if read.trim_ascii().is_empty() {
-                Ok(Reply::Accepted)
-            } else {
-                Err(self.protocol(format!("answered neither JSON nor an event stream: {}", self.said(&read))))
-            };
-        }
+    }
+
+    async fn read_message(&self, body: Incoming) -> Result<Reply, CallError> {
         if body.size_hint().lower() > RESULT_BYTES_MAX as u64 {
             return Err(self.too_large());
         }
@@ -306,6 +305,14 @@ impl Endpoint {
                 Err(self.lost(format!("the answer broke off: {}", chain(&error))))
             }
         }
+    }
+
+    async fn read_unknown(&self, body: Incoming) -> Result<Reply, CallError> {
+        let read = collect(body, ERROR_BODY_BYTES_MAX).await.unwrap_or_else(|(read, _)| read);
+        if read.trim_ascii().is_empty() {
+            return Ok(Reply::Accepted);
+        }
+        Err(self.protocol(format!("answered neither JSON nor an event stream: {}", self.said(&read))))
     }
 
     pub fn unreachable(&self, reason: String) -> CallError {
@@ -370,6 +377,44 @@ impl Refusal {
             _ => None,
         }
     }
+}
+
+/// What a response is, by its head.
+enum Kind {
+    Message,
+    Events,
+    Unknown,
+    Refused(StatusCode, Option<HeaderValue>),
+}
+
+impl Kind {
+    fn of(head: &Parts) -> Self {
+        if !head.status.is_success() {
+            Self::Refused(head.status, head.headers.get(RETRY_AFTER).cloned())
+        } else if protocol::is_sse(&head.headers) {
+            Self::Events
+        } else if protocol::is_json(&head.headers) {
+            Self::Message
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
+/// How a request is sent.
+enum Way<'a> {
+    /// With nothing shown.
+    Open(Sending<'a>),
+    Showing(BoxFuture<'a, Result<Response<Incoming>, CallError>>),
+    Nowhere,
+}
+
+fn request(target: Uri, method: Method, headers: HeaderMap, body: Outgoing) -> Request<Outgoing> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = target;
+    *request.headers_mut() = headers;
+    request
 }
 
 impl Place {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use dashmap::mapref::entry::Entry;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use tokio::{
+    runtime::Handle,
     sync::{oneshot, watch},
     time::timeout,
 };
@@ -166,6 +167,7 @@ impl Legacy {
         });
     }
 
+    #[cold]
     fn end_leg(self: &Arc<Self>, leg: &Leg) {
         if let Some(session) = leg.session.end() {
             let legacy = Arc::clone(self);
@@ -223,8 +225,7 @@ impl Legacy {
             Step::Wait(opened) => opened,
             Step::Ended => return Err(CallError::SessionLost { backend: self.endpoint.backend.clone() }),
             Step::Open(tell, opened) => {
-                let open = Arc::clone(self).open(leg.clone(), client.clone(), tell);
-                self.shared.tasks.spawn(open);
+                self.begin_to_open(leg, client, tell);
                 opened
             }
         };
@@ -233,6 +234,16 @@ impl Legacy {
             Some(Err(error)) => Err(super::repeat(&error)),
             None => Err(self.endpoint.unreachable("the node is stopping".to_owned())),
         }
+    }
+
+    #[cold]
+    fn begin_to_open(
+        self: &Arc<Self>,
+        leg: &Arc<Leg>,
+        client: &Arc<Client>,
+        tell: watch::Sender<Opened<Session>>,
+    ) {
+        self.shared.tasks.spawn(Arc::clone(self).open(leg.clone(), client.clone(), tell));
     }
 
     async fn open(self: Arc<Self>, leg: Arc<Leg>, client: Arc<Client>, tell: watch::Sender<Opened<Session>>) {
@@ -448,14 +459,21 @@ struct CancelOnDrop<'a> {
     armed: bool,
 }
 
+impl CancelOnDrop<'_> {
+    #[cold]
+    fn tell(&self) {
+        // Without a runtime the node itself is going.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (legacy, session) = (Arc::clone(self.legacy), Arc::clone(self.session));
+        let message = message::cancelled(self.id);
+        self.legacy.shared.tasks.spawn_on(async move { legacy.post(&session, message).await }, &runtime);
+    }
+}
+
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
-        // Without a runtime the node itself is going.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.armed {
-            let (legacy, session) = (Arc::clone(self.legacy), Arc::clone(self.session));
-            let message = message::cancelled(self.id);
-            self.legacy.shared.tasks.spawn_on(async move { legacy.post(&session, message).await }, &runtime);
+            self.tell();
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     convert::Infallible,
+    iter,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -28,7 +29,9 @@ const COPY_BYTES_MAX: usize = 8 * 1024;
 /// A message in up to three pieces; also a body of an HTTP request.
 #[derive(Clone, Debug, Default)]
 pub struct Outgoing {
-    pieces: [Bytes; 3],
+    head: Bytes,
+    /// Of large messages: a request is moved more than once before it is written.
+    rest: Vec<Bytes>,
 }
 
 impl Outgoing {
@@ -45,17 +48,21 @@ impl Outgoing {
             head.put_u8(b'}');
             return head.freeze().into();
         }
-        Self { pieces: [head.freeze(), params.clone(), Bytes::from_static(b"}")] }
+        Self { head: head.freeze(), rest: vec![params.clone(), Bytes::from_static(b"}")] }
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        iter::once(&self.head).chain(&self.rest)
     }
 
     pub fn len(&self) -> usize {
-        self.pieces.iter().map(Bytes::len).sum()
+        self.pieces().map(Bytes::len).sum()
     }
 
     /// The message as one line of a pipe.
     pub fn into_line(self) -> Bytes {
         let mut line = Vec::with_capacity(self.len() + 1);
-        for piece in &self.pieces {
+        for piece in self.pieces() {
             lines::encode(piece, &mut line);
             // One line end is enough, and it is the last.
             line.pop();
@@ -67,7 +74,7 @@ impl Outgoing {
 
 impl From<Bytes> for Outgoing {
     fn from(message: Bytes) -> Self {
-        Self { pieces: [message, Bytes::new(), Bytes::new()] }
+        Self { head: message, rest: Vec::new() }
     }
 }
 
@@ -79,12 +86,14 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = self.pieces.iter_mut().find(|piece| !piece.is_empty()).map(std::mem::take);
+        let this = &mut *self;
+        let mut pieces = iter::once(&mut this.head).chain(&mut this.rest);
+        let next = pieces.find(|piece| !piece.is_empty()).map(std::mem::take);
         Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.iter().all(Bytes::is_empty)
+        self.pieces().all(Bytes::is_empty)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -130,7 +139,7 @@ mod tests {
     async fn large_params_are_sent_from_where_they_lie() {
         let params = Bytes::from(format!("{{\"text\":\"{}\"}}", "x".repeat(COPY_BYTES_MAX)));
         let request = Outgoing::request(&RawId::number(7), &Method::ToolsCall, &params);
-        assert_eq!(request.pieces[1].as_ptr(), params.as_ptr());
+        assert_eq!(request.rest[0].as_ptr(), params.as_ptr());
         assert_eq!(request.size_hint().exact(), Some(request.len() as u64));
         let sent = request.collect().await.unwrap().to_bytes();
         let value: serde_json::Value = serde_json::from_slice(&sent).unwrap();

@@ -59,7 +59,7 @@ impl Modern {
             Reply::Message(bytes) => self.answer(bytes, &call.id).map(Verdict::Answered),
             Reply::Events(body) => {
                 caller.begin().await;
-                self.follow(body, &call.id, caller).await.map(Verdict::Answered)
+                Box::pin(self.follow(body, &call.id, caller)).await.map(Verdict::Answered)
             }
             Reply::Accepted => Err(self.endpoint.protocol("took a request and gave no answer".to_owned())),
             Reply::Refused(refusal) => self.refused(&refusal, &call.id),

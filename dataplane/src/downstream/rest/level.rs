@@ -72,7 +72,8 @@ async fn of_session(door: Door, head: &HeaderMap, level: LogLevel) -> Result<Res
     request.headers_mut().insert(header::CONTENT_TYPE, json);
     request.headers_mut().insert(header::ACCEPT, headers::ACCEPT_BOTH);
     let internal = || Failure::of(&crate::mcp::RpcError::internal());
-    let answer = Box::pin(post(door, request)).await;
+    let (head, body) = request.into_parts();
+    let answer = Box::pin(post(door, &head, body)).await;
     let events = headers::is_sse(answer.headers());
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|_| internal())?.to_bytes();

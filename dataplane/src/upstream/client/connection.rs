@@ -1,8 +1,7 @@
 //! One connection, driven by whoever needs it.
 
 use std::{
-    future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -19,6 +18,9 @@ use tokio::net::TcpStream;
 
 use super::{meters::Meters, signal::Signal};
 use crate::upstream::message::Outgoing;
+
+/// How a request ends at the head of its answer.
+pub type Begun = Result<Response<hyper::body::Incoming>, TrySendError<Request<Outgoing>>>;
 
 /// What lies beneath HTTP.
 pub type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -55,31 +57,33 @@ impl Connection {
         Box::new(Self { halves, ended: false, is_tls, signal, waker, meters })
     }
 
-    /// Sends a request and waits for the head of the answer. A request of which
-    /// nothing was written is in the error. Dropping it leaves the connection
-    /// unusable.
-    pub async fn exchange(
-        &mut self,
-        request: Request<Outgoing>,
-    ) -> Result<Response<hyper::body::Incoming>, TrySendError<Request<Outgoing>>> {
+    /// Takes a request, to be written as the connection is driven, and gives what
+    /// becomes the head of its answer. A request of which nothing was written is
+    /// in the error. Dropping the answer leaves the connection unusable.
+    pub fn begin(&mut self, request: Request<Outgoing>) -> impl Future<Output = Begun> + Send + use<> {
         let halves = self.halves.as_mut().expect("what was broken off is not used again");
-        let mut answer = pin!(halves.sender.try_send_request(request));
-        poll_fn(|cx| {
-            self.drive(cx);
-            // Only driving it brings the answer, so nobody has to be woken for that.
-            let mut silent = Context::from_waker(Waker::noop());
-            let mut outcome = answer.as_mut().poll(&mut silent);
-            if outcome.is_pending() && self.ended {
-                // What it had not begun comes back.
-                self.halves = None;
-                outcome = answer.as_mut().poll(&mut silent);
-            }
-            if outcome.is_ready() {
-                self.signal.disarm();
-            }
-            outcome
-        })
-        .await
+        halves.sender.try_send_request(request)
+    }
+
+    /// Drives the connection until the answer is there.
+    pub fn poll_answer(
+        &mut self,
+        mut answer: Pin<&mut (impl Future<Output = Begun> + ?Sized)>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Begun> {
+        self.drive(cx);
+        // Only driving it brings the answer, so nobody has to be woken for that.
+        let mut silent = Context::from_waker(Waker::noop());
+        let mut outcome = answer.as_mut().poll(&mut silent);
+        if outcome.is_pending() && self.ended {
+            // What it had not begun comes back.
+            self.halves = None;
+            outcome = answer.poll(&mut silent);
+        }
+        if outcome.is_ready() {
+            self.signal.disarm();
+        }
+        outcome
     }
 
     /// Does what can be done now; the task of `cx` is woken when there is more.

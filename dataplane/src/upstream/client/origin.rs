@@ -6,20 +6,27 @@
 
 use std::{
     cell::Cell,
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
     thread::available_parallelism,
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Error, Incoming, Inner, connection::Connection, dial::Dial};
+use super::{
+    Error, Incoming, Inner,
+    connection::{Begun, Connection},
+    dial::Dial,
+};
 use crate::upstream::message::Outgoing;
 
 /// Idle connections that a thread keeps for one server.
@@ -45,8 +52,52 @@ pub struct Origin {
     pool: Arc<Inner>,
 }
 
-/// A request on its way; it is sent when it is polled first.
-type Sending<'a> = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Error>> + Send + 'a>>;
+/// A request on its way; nothing of it is written before this is polled. It is
+/// a part of every call's future, so it takes no more room than it must.
+pub struct Sending<'a> {
+    origin: &'a Arc<Origin>,
+    stage: Stage<'a>,
+}
+
+enum Stage<'a> {
+    OnKept {
+        /// Until the head of the answer is there.
+        connection: Option<Box<Connection>>,
+        answer: Pin<Box<dyn Future<Output = Begun> + Send>>,
+    },
+    Apart(BoxFuture<'a, Result<Response<Incoming>, Error>>),
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<Response<Incoming>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let outcome = match &mut this.stage {
+            Stage::Apart(sending) => return sending.as_mut().poll(cx),
+            Stage::OnKept { connection, answer } => {
+                let driven = connection.as_mut().expect("it is not polled after its end");
+                let outcome = ready!(driven.poll_answer(answer.as_mut(), cx));
+                outcome.map(|answer| (answer, connection.take().expect("it was driven just now")))
+            }
+        };
+        let meters = &this.origin.pool.meters;
+        match outcome {
+            Ok((answer, connection)) => {
+                meters.reused.increment(1);
+                Poll::Ready(Ok(this.origin.answered(answer, connection)))
+            }
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => {
+                    meters.stale.increment(1);
+                    this.stage = this.origin.send(unsent).stage;
+                    self.poll(cx)
+                }
+                None => Poll::Ready(Err(Error::Exchange(error.into_error()))),
+            },
+        }
+    }
+}
 
 /// The idle connections of one thread, the longest idle first. Apart from the
 /// other threads' in memory as well.
@@ -81,35 +132,31 @@ impl Origin {
     /// # Errors
     /// Whether anything can have reached the server is in the error.
     pub fn send(self: &Arc<Self>, request: Request<Outgoing>) -> Sending<'_> {
-        // On the heap, once: in the futures of everybody who waits for it, it
-        // would be copied as often as one of them is moved.
-        Box::pin(self.exchange(request))
+        let stage = match self.take() {
+            Some(mut connection) => {
+                let answer = Box::pin(connection.begin(request));
+                Stage::OnKept { connection: Some(connection), answer }
+            }
+            None => Stage::Apart(Box::pin(self.send_on_new(request))),
+        };
+        Sending { origin: self, stage }
     }
 
-    async fn exchange(self: &Arc<Self>, mut request: Request<Outgoing>) -> Result<Response<Incoming>, Error> {
-        loop {
-            let (mut connection, reused) = match self.take() {
-                Some(connection) => (connection, true),
-                None => (Box::pin(self.open()).await?, false),
-            };
-            match connection.exchange(request).await {
-                Ok(answer) => {
-                    if reused {
-                        self.pool.meters.reused.increment(1);
-                    }
-                    let (head, body) = answer.into_parts();
-                    let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-                    return Ok(Response::from_parts(head, Incoming::new(body, connection, switched, self)));
-                }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if reused => {
-                        self.pool.meters.stale.increment(1);
-                        request = unsent;
-                    }
-                    _ => return Err(Error::Exchange(error.into_error())),
-                },
-            }
-        }
+    async fn send_on_new(self: &Arc<Self>, request: Request<Outgoing>) -> Result<Response<Incoming>, Error> {
+        let mut connection = self.open().await?;
+        let mut answer = pin!(connection.begin(request));
+        let answer = poll_fn(|cx| connection.poll_answer(answer.as_mut(), cx)).await;
+        let answer = answer.map_err(|error| Error::Exchange(error.into_error()))?;
+        Ok(self.answered(answer, connection))
+    }
+
+    fn answered(
+        self: &Arc<Self>,
+        answer: Response<hyper::body::Incoming>,
+        connection: Box<Connection>,
+    ) -> Response<Incoming> {
+        let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        answer.map(|body| Incoming::new(body, connection, switched, self))
     }
 
     async fn open(&self) -> Result<Box<Connection>, Error> {
