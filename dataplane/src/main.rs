@@ -16,6 +16,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
+// docs/adr/0013-allocator-and-build.md
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// After a wrong flag, as clap has it.
 const USAGE: u8 = 2;
 
