@@ -198,7 +198,7 @@ fn route(doors: &Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Answer
     match path::parse(path) {
         Some(Path { service: Service::Streamable, .. }) if request.method() == HttpMethod::POST => {
             let (head, incoming) = request.into_parts();
-            Box::pin(serve_post(doors.clone(), peer, head, incoming))
+            serve_post(doors.clone(), peer, head, incoming)
         }
         Some(_) => Box::pin(serve_other(doors.clone(), peer, request)),
         None => at_once(nowhere(path)),
@@ -251,15 +251,10 @@ async fn open(
 }
 
 /// Serves a POST to streamable HTTP, which is what most requests are.
-fn serve_post(
-    doors: Arc<Doors>,
-    peer: IpAddr,
-    head: Parts,
-    mut incoming: Incoming,
-) -> impl Future<Output = Response<Body>> + Send {
+fn serve_post(doors: Arc<Doors>, peer: IpAddr, head: Parts, mut incoming: Incoming) -> Answering {
     // What it captures is used where it is: the arguments of an `async fn` are
     // kept twice.
-    async move {
+    Box::pin(async move {
         let Some(Path { gateway, .. }) = path::parse(head.uri.path()) else {
             return nowhere(head.uri.path());
         };
@@ -275,7 +270,7 @@ fn serve_post(
         // What stays open does not outlive the right to it.
         let end = admitted.ended(doors.node.clone(), gateway);
         response.map(|body| body.until(end))
-    }
+    })
 }
 
 /// Serves every other request.
