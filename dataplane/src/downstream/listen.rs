@@ -119,6 +119,7 @@ struct Http {
 
 impl Http {
     fn new() -> Self {
+        // At most 100 headers: hyper's own limit, which is cheaper than to name it here.
         let mut one = http1::Builder::new();
         one.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(64 << 10);
         let mut two = http2::Builder::new(TokioExecutor::new());

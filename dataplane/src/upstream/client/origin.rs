@@ -73,28 +73,31 @@ impl Future for Sending<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let outcome = match &mut this.stage {
-            Stage::Apart(sending) => return sending.as_mut().poll(cx),
-            Stage::OnKept { connection, answer } => {
-                let driven = connection.as_mut().expect("it is not polled after its end");
-                let outcome = ready!(driven.poll_answer(answer.as_mut(), cx));
-                outcome.map(|answer| (answer, connection.take().expect("it was driven just now")))
-            }
-        };
-        let meters = &this.origin.pool.meters;
-        match outcome {
-            Ok((answer, connection)) => {
-                meters.reused.increment(1);
-                Poll::Ready(Ok(this.origin.answered(answer, connection)))
-            }
-            Err(mut error) => match error.take_message() {
-                Some(unsent) => {
-                    meters.stale.increment(1);
-                    this.stage = this.origin.send(unsent).stage;
-                    self.poll(cx)
+        // Not by calling itself: after a restart of the server all that are kept
+        // are closed, and each is found out here, one after the other.
+        loop {
+            let outcome = match &mut this.stage {
+                Stage::Apart(sending) => return sending.as_mut().poll(cx),
+                Stage::OnKept { connection, answer } => {
+                    let driven = connection.as_mut().expect("it is not polled after its end");
+                    let outcome = ready!(driven.poll_answer(answer.as_mut(), cx));
+                    outcome.map(|answer| (answer, connection.take().expect("it was driven just now")))
                 }
-                None => Poll::Ready(Err(Error::Exchange(error.into_error()))),
-            },
+            };
+            let meters = &this.origin.pool.meters;
+            match outcome {
+                Ok((answer, connection)) => {
+                    meters.reused.increment(1);
+                    return Poll::Ready(Ok(this.origin.answered(answer, connection)));
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => {
+                        meters.stale.increment(1);
+                        this.stage = this.origin.send(unsent).stage;
+                    }
+                    None => return Poll::Ready(Err(Error::Exchange(error.into_error()))),
+                },
+            }
         }
     }
 }
