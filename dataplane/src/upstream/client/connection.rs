@@ -1,7 +1,7 @@
 //! One connection, driven by whoever needs it.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -14,7 +14,7 @@ use hyper::client::conn::{
 };
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::unconstrained};
 
 use super::{meters::Meters, signal::Signal};
 use crate::upstream::message::Outgoing;
@@ -72,8 +72,10 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Begun> {
         self.drive(cx);
-        // Only driving it brings the answer, so nobody has to be woken for that.
+        // Only driving it brings the answer, so nobody has to be woken for that,
+        // and it must not be held back because the task's budget is used up.
         let mut silent = Context::from_waker(Waker::noop());
+        let mut answer = pin!(unconstrained(answer.as_mut()));
         let mut outcome = answer.as_mut().poll(&mut silent);
         if outcome.is_pending() && self.ended {
             // What it had not begun comes back.

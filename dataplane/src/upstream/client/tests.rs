@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::*;
+use super::{origin::IDLE_CONNECTIONS_MAX, *};
 use crate::upstream::message::Outgoing;
 
 /// More than anything here takes on a busy machine.
@@ -73,6 +73,28 @@ impl Peer {
         let (answer, tcp) = tokio::join!(ask(&self.origin), serve);
         assert_eq!(answer.unwrap(), "{}");
         tcp
+    }
+
+    /// Connections that have been used once each, at the same time.
+    async fn many_used(&self, count: usize) -> Vec<TcpStream> {
+        let (begun, last) = SHORT.as_bytes().split_at(SHORT.len() - 1);
+        let (mut sockets, mut answers) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (answer, tcp) = tokio::join!(send(&self.origin), async {
+                let mut tcp = self.accept().await;
+                request(&mut tcp).await;
+                // Not the whole answer yet, so that it is not used for the next.
+                tcp.write_all(begun).await.unwrap();
+                tcp
+            });
+            answers.push(answer.unwrap());
+            sockets.push(tcp);
+        }
+        for (answer, tcp) in answers.into_iter().zip(&mut sockets) {
+            tcp.write_all(last).await.unwrap();
+            assert_eq!(read(answer).await.unwrap(), "{}");
+        }
+        sockets
     }
 }
 
@@ -191,25 +213,8 @@ async fn what_was_idle_for_the_shortest_time_is_used_first() {
 #[tokio::test]
 async fn no_more_is_kept_than_there_is_room_for() {
     let peer = Peer::new().await;
-    let more = super::origin::IDLE_CONNECTIONS_MAX + 3;
-    let mut sockets = Vec::new();
-    let mut answers = Vec::new();
-    for _ in 0..more {
-        let (answer, tcp) = tokio::join!(send(&peer.origin), async {
-            let mut tcp = peer.accept().await;
-            request(&mut tcp).await;
-            // Not the whole answer yet, so that it is not used for the next.
-            tcp.write_all(&SHORT.as_bytes()[..SHORT.len() - 1]).await.unwrap();
-            tcp
-        });
-        answers.push(answer.unwrap());
-        sockets.push(tcp);
-    }
-    for (answer, tcp) in answers.into_iter().zip(&mut sockets) {
-        tcp.write_all(b"}").await.unwrap();
-        assert_eq!(read(answer).await.unwrap(), "{}");
-    }
-    assert_eq!(peer.origin.idle(), super::origin::IDLE_CONNECTIONS_MAX);
+    let mut sockets = peer.many_used(IDLE_CONNECTIONS_MAX + 3).await;
+    assert_eq!(peer.origin.idle(), IDLE_CONNECTIONS_MAX);
     closed(sockets.last_mut().unwrap()).await;
 }
 

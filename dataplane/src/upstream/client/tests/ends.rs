@@ -1,6 +1,8 @@
 //! How connections end, and what that means for the request.
 
-use tokio::net::TcpSocket;
+use std::task::Poll;
+
+use tokio::{net::TcpSocket, task::coop};
 
 use super::*;
 use crate::upstream::client::origin::{IDLE_PLAIN, IDLE_TLS};
@@ -42,6 +44,40 @@ async fn a_connection_that_the_server_closed_is_replaced_before_anything_is_sent
     sleep(Duration::from_millis(20)).await;
     assert_eq!(peer.origin.idle(), 1, "nobody has looked yet");
     peer.used().await;
+}
+
+#[tokio::test]
+async fn any_number_of_connections_that_the_server_closed_is_passed_over() {
+    let peer = Peer::new().await;
+    drop(peer.many_used(IDLE_CONNECTIONS_MAX).await);
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(peer.origin.idle(), IDLE_CONNECTIONS_MAX, "nobody has looked yet");
+    peer.used().await;
+}
+
+#[tokio::test]
+async fn a_busy_task_finds_out_that_the_server_closed_as_well() {
+    let peer = Peer::new().await;
+    drop(peer.used().await);
+    sleep(Duration::from_millis(50)).await;
+    let busy = async {
+        poll_fn(|cx| {
+            while coop::has_budget_remaining() {
+                if let Poll::Ready(done) = coop::poll_proceed(cx) {
+                    done.made_progress();
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+        ask(&peer.origin).await
+    };
+    let (answer, ()) = tokio::join!(biased; busy, async {
+        let mut tcp = peer.accept().await;
+        request(&mut tcp).await;
+        tcp.write_all(SHORT.as_bytes()).await.unwrap();
+    });
+    assert_eq!(answer.unwrap(), "{}");
 }
 
 #[tokio::test]
