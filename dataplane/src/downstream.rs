@@ -170,14 +170,24 @@ fn at_once(response: Response<Body>) -> Answering {
     Box::pin(ready(response))
 }
 
+/// The same to a request whose body was not read. hyper closes the connection of a
+/// request that is dropped before its response is asked for, unless all has come.
+fn unread(request: Request<Incoming>, response: Response<Body>) -> Answering {
+    Box::pin(async move {
+        drop(request);
+        response
+    })
+}
+
 fn handle(doors: &Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Answering {
     let origin = match guard::check(&doors.options, request.headers(), request.uri()) {
         Ok(origin) => origin,
-        Err(error) => return at_once(refuse(StatusCode::FORBIDDEN, None, &error)),
+        Err(error) => return unread(request, refuse(StatusCode::FORBIDDEN, None, &error)),
     };
     let Some(origin) = origin else { return route(doors, peer, request) };
     let answering = if request.method() == HttpMethod::OPTIONS {
-        at_once(guard::preflight(request.headers()))
+        let response = guard::preflight(request.headers());
+        unread(request, response)
     } else {
         route(doors, peer, request)
     };
@@ -193,7 +203,7 @@ fn route(doors: &Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Answer
     }
     let path = request.uri().path();
     if path == "/health" {
-        return at_once(reply::health(&doors.node));
+        return unread(request, reply::health(&doors.node));
     }
     match path::parse(path) {
         Some(Path { service: Service::Streamable, .. }) if request.method() == HttpMethod::POST => {
@@ -201,7 +211,10 @@ fn route(doors: &Arc<Doors>, peer: IpAddr, request: Request<Incoming>) -> Answer
             serve_post(doors.clone(), peer, head, incoming)
         }
         Some(_) => Box::pin(serve_other(doors.clone(), peer, request)),
-        None => at_once(nowhere(path)),
+        None => {
+            let response = nowhere(path);
+            unread(request, response)
+        }
     }
 }
 

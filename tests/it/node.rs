@@ -4,7 +4,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::cluster::{Cluster, ControlPlane, Node, eventually};
 use crate::fixture::{Fixture, Mode, stdio_command};
@@ -177,6 +181,29 @@ async fn a_node_is_not_ready_before_the_first_configuration() {
     let text = backend("off", &json!({"disabled": true, "http": {"url": "http://127.0.0.1:1/mcp"}}));
     cluster.apply(&(text + &plain_gateway("default", "off"))).await;
     assert_eq!(page(node, "/readyz").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_refused_request_leaves_its_connection_open() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster.nodes[0].mcp;
+    let body = "2\r\n{}\r\n0\r\n\r\n";
+    for (path, origin, status) in
+        [("/nowhere", "", "404"), ("/mcp", "origin: http://evil.example\r\n", "403")]
+    {
+        let mut socket = TcpStream::connect(node).await.unwrap();
+        for _ in 0..2 {
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: localhost\r\n{origin}transfer-encoding: chunked\r\n\r\n"
+            );
+            socket.write_all((head + body).as_bytes()).await.unwrap();
+            let mut answer = vec![0; 4096];
+            let n = timeout(Duration::from_secs(10), socket.read(&mut answer)).await.expect(path).unwrap();
+            let answer = String::from_utf8_lossy(&answer[..n]).to_lowercase();
+            assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{path}: {answer}");
+            assert!(!answer.contains("connection: close"), "{path}: {answer}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -145,8 +145,8 @@ impl Endpoint {
         Ok(headers)
     }
 
-    /// Sends a request and waits for the head of the response. Dropping it
-    /// closes the connection, unless the request was not yet sent.
+    /// Sends a request and waits for the head of the response. It may
+    /// hold a connection from the beginning, which is closed if it is dropped.
     pub fn send(
         &self,
         method: Method,

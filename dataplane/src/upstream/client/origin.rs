@@ -61,9 +61,11 @@ pub struct Sending<'a> {
 
 enum Stage<'a> {
     OnKept {
+        /// Dropped before the connection, which then knows that nobody wants what
+        /// it has not written yet.
+        answer: Pin<Box<dyn Future<Output = Begun> + Send>>,
         /// Until the head of the answer is there.
         connection: Option<Box<Connection>>,
-        answer: Pin<Box<dyn Future<Output = Begun> + Send>>,
     },
     Apart(BoxFuture<'a, Result<Response<Incoming>, Error>>),
 }
@@ -78,7 +80,7 @@ impl Future for Sending<'_> {
         loop {
             let outcome = match &mut this.stage {
                 Stage::Apart(sending) => return sending.as_mut().poll(cx),
-                Stage::OnKept { connection, answer } => {
+                Stage::OnKept { answer, connection } => {
                     let driven = connection.as_mut().expect("it is not polled after its end");
                     let outcome = ready!(driven.poll_answer(answer.as_mut(), cx));
                     outcome.map(|answer| (answer, connection.take().expect("it was driven just now")))
@@ -138,7 +140,7 @@ impl Origin {
         let stage = match self.take() {
             Some(mut connection) => {
                 let answer = Box::pin(connection.begin(request));
-                Stage::OnKept { connection: Some(connection), answer }
+                Stage::OnKept { answer, connection: Some(connection) }
             }
             None => Stage::Apart(Box::pin(self.send_on_new(request))),
         };
