@@ -16,6 +16,7 @@ mod loading;
 mod parts;
 mod place;
 mod process;
+mod quiet;
 mod report;
 mod stats;
 mod targets;
@@ -142,6 +143,7 @@ async fn compare(command: Command, programs: &Programs, json: bool) -> anyhow::R
         Command::StartUp(args) => report.sections.push(startup::run(&args, programs).await?),
         Command::Load(_) | Command::Backend(_) | Command::Floor { .. } | Command::Pinned { .. } => {}
     }
+    report.missing.extend(quiet::note());
     let ours = programs.nodes()?.swap_remove(0).0;
     report.print(&ours, json)
 }

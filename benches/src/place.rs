@@ -23,8 +23,8 @@ pub struct Place {
     target_cpu: usize,
 }
 
-/// The CPU of what is measured; none if nothing can be pinned.
-static TARGET: OnceLock<Option<usize>> = OnceLock::new();
+/// None if nothing can be pinned.
+static PINNED: OnceLock<Option<Place>> = OnceLock::new();
 
 /// Takes this process to its CPU and lets it open as many files as it may.
 /// Children inherit both.
@@ -39,12 +39,17 @@ pub fn settle(place: Place) {
     if !pinned {
         eprintln!("nothing is pinned: CPUs {} and {} are not both ours", place.load_cpu, place.target_cpu);
     }
-    TARGET.get_or_init(|| pinned.then_some(place.target_cpu));
+    PINNED.get_or_init(|| pinned.then_some(place));
 }
 
 /// Whether what is measured has a CPU of its own.
 pub fn is_pinned() -> bool {
-    TARGET.get().copied().flatten().is_some()
+    cpus().is_some()
+}
+
+/// The CPUs that are used; none if they are not known.
+pub fn cpus() -> Option<[usize; 2]> {
+    PINNED.get().copied().flatten().map(|place| [place.load_cpu, place.target_cpu])
 }
 
 fn pin(cpu: usize) -> rustix::io::Result<()> {
@@ -58,7 +63,7 @@ fn pin(cpu: usize) -> rustix::io::Result<()> {
 /// # Errors
 /// If the path of this program is unknown.
 pub fn measured(program: &Path) -> anyhow::Result<Command> {
-    let Some(Some(cpu)) = TARGET.get() else { return Ok(Command::new(program)) };
+    let Some([_, cpu]) = cpus() else { return Ok(Command::new(program)) };
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["pinned", "--cpu", &cpu.to_string(), "--"]).arg(program);
     Ok(command)

@@ -152,7 +152,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 #[derive(Debug, Default)]
 pub struct Report {
     pub sections: Vec<Section>,
-    /// What was not measured, and why.
+    /// What was not measured, or not as it should have been, and why.
     pub missing: Vec<String>,
     /// What could not be measured although it should have been.
     pub failed: Vec<String>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::{
     load::{self, Case, Era, Sample, Target, What},
+    quiet,
     report::{Line, Section, median_of},
     stats::{median, ratio, short},
     targets::{BACKEND, FLOOR, NGINX, Programs, System},
@@ -98,7 +99,8 @@ pub async fn measure(
         for round in 0..rounds {
             for (place, target) in targets.iter().enumerate() {
                 eprintln!("{} C={connections} {} ({}/{rounds})", case.name, target.name, round + 1);
-                rows[first + place].rounds.push(load::run(target, case, *connections, length).await?);
+                let once = async || load::run(target, case, *connections, length).await;
+                rows[first + place].rounds.push(quiet::measured(quiet::MEDIANS, once).await?);
             }
         }
     }

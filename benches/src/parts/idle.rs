@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::{
     load::{self, Case, Era, Headers, Session, Target, What},
-    process,
+    process, quiet,
     report::{Bound, Line, Section, median_of},
     stats::{median, ratio, short},
     targets::{
@@ -182,7 +182,8 @@ async fn active(args: &IdleArgs, nodes: &[&Target; 3], streams: usize) -> anyhow
     for round in 0..args.rounds {
         for ((node, rounds), name) in nodes.iter().zip(&mut all).zip(&names) {
             eprintln!("active calls beside {name} ({}/{})", round + 1, args.rounds);
-            rounds.push(load::run_open(node, &CASE, 16, args.rate, length).await?);
+            let once = async || load::run_open(node, &CASE, 16, args.rate, length).await;
+            rounds.push(quiet::measured(quiet::TAILS, once).await?);
         }
     }
     let p99 = |arrivals: &load::Arrivals| arrivals.served.per_mille(990);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::{
     load::{self, Case, Era, What},
+    quiet,
     report::{Section, median_of},
     stats::short,
     targets::{Programs, System},
@@ -40,7 +41,8 @@ pub async fn run(args: &OpenArgs, programs: &Programs) -> anyhow::Result<Section
         for round in 0..args.rounds {
             for (target, rounds) in system.targets().iter().zip(&mut all) {
                 eprintln!("{} {rate}/s {} ({}/{})", case.name, target.name, round + 1, args.rounds);
-                rounds.push(load::run_open(target, &case, args.connections, rate, length).await?);
+                let once = async || load::run_open(target, &case, args.connections, rate, length).await;
+                rounds.push(quiet::measured(quiet::MEDIANS, once).await?);
             }
         }
         for (target, rounds) in system.targets().iter().zip(&all) {

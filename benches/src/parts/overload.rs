@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::memory::watched;
 use crate::{
     load::{self, Arrivals, Case, Era, What},
+    quiet,
     report::{Bound, Section},
     stats::short,
     targets::{Fleet, Programs, backend, gateway, http_backend},
@@ -74,15 +75,16 @@ pub async fn run(args: &OverloadArgs, programs: &Programs) -> anyhow::Result<Sec
         let mut fleet = Fleet::start(&(backend + &gateway("default", "{tool}", &["slow"]))).await?;
         let node = fleet.node(&ours, &program).await?;
         eprintln!("overload: saturation with a limit of {limit}");
-        let saturation = load::run(&node, &case, SATURATING, length).await?.rate();
+        let once = async || load::run(&node, &case, SATURATING, length).await;
+        let saturation = quiet::measured(quiet::TAILS, once).await?.rate();
         let mut peak = saturation;
         for &share in &args.loads {
             let rate = saturation * share;
             eprintln!("overload: {share} x {saturation:.0}/s with a limit of {limit}");
             // Growth shows only in time.
             let length = if share > 1.0 { 2 * length } else { length };
-            let work = load::run_open(&node, &case, CONNECTIONS, rate, length);
-            let (arrivals, seen) = watched(&node, work).await?;
+            let once = async || watched(&node, load::run_open(&node, &case, CONNECTIONS, rate, length)).await;
+            let (arrivals, seen) = quiet::measured(quiet::TAILS, once).await?;
             let served = row(&mut section, limit, share, &arrivals, seen.at_end());
             peak = peak.max(served);
             if share > 1.0 {
