@@ -110,7 +110,7 @@ impl Doors {
             auth: Auth::new(node.tracker.clone()),
             tails: Tails::new(),
             shelf: openapi::Shelf::default(),
-            grpc: grpc::Services::new(&node),
+            grpc: grpc::Services::default(),
             options,
             node,
         })

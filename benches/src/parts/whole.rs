@@ -106,7 +106,7 @@ pub async fn run(args: &AllArgs, programs: &Programs) -> Report {
     }
     if args.has("lists") {
         let args =
-            ListsArgs { seconds: args.either(0.5, 1.5), rounds: args.either(3, 5), connections: vec![1, 4] };
+            ListsArgs { seconds: args.either(0.5, 0.7), rounds: args.either(3, 9), connections: vec![1, 4] };
         report.add("lists", lists::run(&args, programs).await.map(one));
     }
     if args.has("idle") {

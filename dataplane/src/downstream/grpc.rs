@@ -14,7 +14,11 @@ mod service;
 mod session;
 mod status;
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -49,9 +53,11 @@ const SESSION: &str = "/magictunnel.mcp.v1.McpService/Session";
 /// A frame's head, and what else is around a payload in a message.
 const FRAME_BYTES: usize = 1_024;
 
-/// The services, made once.
+/// The services, made for the first request: their descriptors take more memory
+/// than most of a node, and many a node never has a client that speaks gRPC.
+#[derive(Default)]
 pub struct Services {
-    routes: Routes,
+    routes: OnceLock<Routes>,
 }
 
 /// Who calls, for the service that is called.
@@ -70,7 +76,11 @@ impl Caller {
 }
 
 impl Services {
-    pub fn new(node: &Arc<Node>) -> Self {
+    fn routes(&self, node: &Arc<Node>) -> Routes {
+        self.routes.get_or_init(|| Self::made(node)).clone()
+    }
+
+    fn made(node: &Arc<Node>) -> Routes {
         let mcp =
             McpServiceServer::new(service::Service).max_decoding_message_size(BODY_BYTES_MAX + FRAME_BYTES);
         let health = tonic_health::pb::health_server::HealthServer::new(health::Service::new(node.clone()));
@@ -83,7 +93,7 @@ impl Services {
         let why = "descriptors that were made from our own files can be read";
         routes = routes.add_service(reflection().build_v1().expect(why));
         routes = routes.add_service(reflection().build_v1alpha().expect(why));
-        Self { routes: routes.prepare() }
+        routes.prepare()
     }
 }
 
@@ -132,7 +142,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let answered: Result<_, Infallible> = doors.grpc.routes.clone().call(request).await;
+    let answered: Result<_, Infallible> = doors.grpc.routes(&doors.node).call(request).await;
     let response = match answered {
         Ok(response) => response,
         Err(never) => match never {},
