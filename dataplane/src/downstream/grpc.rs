@@ -53,8 +53,8 @@ const SESSION: &str = "/magictunnel.mcp.v1.McpService/Session";
 /// A frame's head, and what else is around a payload in a message.
 const FRAME_BYTES: usize = 1_024;
 
-/// The services, made for the first request: their descriptors take more memory
-/// than most of a node, and many a node never has a client that speaks gRPC.
+/// The services, made for the first request: their descriptors take over a MiB
+/// and many a node never has a client that speaks gRPC.
 #[derive(Default)]
 pub struct Services {
     routes: OnceLock<Routes>,
