@@ -6,6 +6,7 @@ mod collide;
 mod grpc;
 mod http;
 mod open;
+mod turns;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use self::{
     collide::{COLLISIONS, collide},
     http::{Headers, Session},
     open::{Arrivals, run as run_open},
+    turns::in_turn,
 };
 
 /// Something that is measured.

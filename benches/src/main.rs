@@ -137,7 +137,7 @@ async fn compare(command: Command, programs: &Programs, json: bool) -> anyhow::R
         Command::Modes(args) => report.sections.push(modes::run(&args, programs).await?),
         Command::Instructions(args) => report.sections.push(instructions::run(&args, programs).await?),
         Command::Payloads(args) => report.sections.extend(payloads::run(&args, programs).await?),
-        Command::Lists(args) => report.sections.push(lists::run(&args, programs).await?),
+        Command::Lists(args) => report.sections.extend(lists::run(&args, programs).await?),
         Command::Idle(args) => report.sections.extend(idle::run(&args, programs).await?),
         Command::Overload(args) => report.sections.push(overload::run(&args, programs).await?),
         Command::StartUp(args) => report.sections.push(startup::run(&args, programs).await?),

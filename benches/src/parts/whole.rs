@@ -106,8 +106,8 @@ pub async fn run(args: &AllArgs, programs: &Programs) -> Report {
     }
     if args.has("lists") {
         let args =
-            ListsArgs { seconds: args.either(0.5, 0.7), rounds: args.either(3, 9), connections: vec![1, 4] };
-        report.add("lists", lists::run(&args, programs).await.map(one));
+            ListsArgs { seconds: args.either(0.5, 1.0), rounds: args.either(1, 3), connections: vec![1, 4] };
+        report.add("lists", lists::run(&args, programs).await);
     }
     if args.has("idle") {
         let args = IdleArgs {
