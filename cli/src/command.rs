@@ -5,6 +5,7 @@
 
 mod apply;
 mod call;
+mod changes;
 mod completion;
 mod delete;
 mod demo_server;
@@ -12,6 +13,7 @@ mod describe;
 mod diff;
 mod down;
 mod edit;
+mod follow;
 mod generate;
 mod get;
 mod history;
@@ -20,6 +22,7 @@ mod keys;
 mod nodes;
 mod principal;
 mod settle;
+mod signals;
 mod stats;
 mod status;
 mod stdio;
@@ -35,39 +38,16 @@ use std::{future::Future, time::Duration};
 use tokio::runtime::Runtime;
 
 pub use get::exact;
-pub use nodes::Sync;
 pub use up::guard_if_asked;
 
 use crate::{
-    args::{Cli, Command, Global, ToolsCommand},
-    client::Client,
-    endpoint,
+    args::{Cli, Command, ToolsCommand},
+    context::Context,
     output::{Exit, Failure, Format, Output},
 };
 
 /// What a finished command leaves behind may take so long to end.
 const RUNTIME_END: Duration = Duration::from_millis(200);
-
-/// What every command works with.
-#[derive(Clone, Debug)]
-pub struct Context {
-    pub global: Global,
-    pub output: Output,
-}
-
-impl Context {
-    /// Connects to the control plane.
-    ///
-    /// # Errors
-    /// When it cannot be reached.
-    pub async fn client(&self) -> Result<Client, Failure> {
-        Client::connect(endpoint::server(&self.global)).await
-    }
-
-    pub fn format(&self) -> Format {
-        self.output.format
-    }
-}
 
 /// Runs one command.
 ///

@@ -9,11 +9,13 @@ mod args;
 mod bridge;
 mod client;
 mod command;
+mod context;
 mod demo;
 mod endpoint;
 mod manifests;
 mod mcp_client;
 mod output;
+mod sync;
 mod target;
 
 use std::{io::Write as _, process::ExitCode};

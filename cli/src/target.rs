@@ -4,9 +4,10 @@ use mt_proto::pb::control as pb;
 
 use crate::{
     args::EndpointArgs,
-    command::{Context, Sync},
+    context::Context,
     endpoint::{self, Origin},
     output::{Exit, Failure},
+    sync::Sync,
 };
 
 /// The URL of the endpoint that was asked for: as given, or of a gateway on

@@ -1,10 +1,10 @@
-//! What backends offer, as nodes report it: put together from parts, checked,
-//! and committed to the catalog log when it is new.
+//! What backends offer, as nodes report it: put together from parts, and
+//! checked.
 //!
 //! Entries stay the bytes that came; they are looked at only far enough to know
 //! that a node can serve them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use mt_proto::{
     discovery::{self as shared, ENTRY_BYTES_MAX},
@@ -12,19 +12,10 @@ use mt_proto::{
         discovery::{Catalog, ServerFacts},
         node::CatalogReport,
     },
-    resource::{Key, Kind, ResourceName},
+    resource::ResourceName,
 };
 use prost::{Message, bytes::Bytes};
 use serde::Deserialize;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
-
-use crate::{
-    fleet::Fleet,
-    publisher::Published,
-    store::{self, LogId, Note, Store, Write},
-};
 
 /// Tools of one backend; the same for its prompts, resources and templates.
 pub const ENTRIES_MAX: usize = 10_000;
@@ -72,15 +63,6 @@ pub enum Refusal {
     NoBackend(String),
     #[error("another node lists backend {0}")]
     NotLister(String),
-}
-
-/// What could not be done with a report.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error("cannot commit the catalog")]
-    Store(#[from] store::Error),
 }
 
 /// The reports of one node that are under way.
@@ -195,75 +177,6 @@ struct Object {}
 fn named<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> bool {
     let object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     object && serde_json::from_slice::<T>(bytes).is_ok()
-}
-
-/// The catalog log, as far as nodes move it.
-#[derive(Clone)]
-pub struct Catalogs {
-    store: Arc<dyn Store>,
-    published: watch::Receiver<Arc<Published>>,
-    fleet: Fleet,
-}
-
-impl Catalogs {
-    pub fn new(store: Arc<dyn Store>, published: watch::Receiver<Arc<Published>>, fleet: Fleet) -> Self {
-        Self { store, published, fleet }
-    }
-
-    /// Takes a whole report from a node. The answer is the revision that holds
-    /// it. Dropping the future does not take back a commit that has begun.
-    ///
-    /// # Errors
-    /// If it is refused, or the store fails.
-    pub async fn report(&self, node_id: &str, catalog: Catalog) -> Result<u64, Error> {
-        let backend = catalog.backend.clone();
-        if !self.is_configured(&backend) {
-            return Err(Refusal::NoBackend(backend).into());
-        }
-        if self.fleet.lister(&backend).as_deref() != Some(node_id) {
-            return Err(Refusal::NotLister(backend).into());
-        }
-        check(&catalog)?;
-        let (key, value) = (key_of(&backend), catalog.encode_to_vec());
-        let state = self.store.state(LogId::Catalog, None).await?;
-        if state.entries.get(&key).is_some_and(|entry| entry.value == value) {
-            debug!(backend, "catalog is unchanged");
-            return Ok(state.revision);
-        }
-        let note = Note { author: format!("node {node_id}"), message: "reported by its lister".to_owned() };
-        let commit = self.store.commit(LogId::Catalog, None, vec![Write::put(key, value)], note).await?;
-        info!(backend, tools = catalog.tools.len(), catalog_revision = commit.revision, "catalog changed");
-        Ok(commit.revision)
-    }
-
-    fn is_configured(&self, backend: &str) -> bool {
-        let name = backend.parse::<ResourceName>();
-        name.is_ok_and(|name| self.published.borrow().set.get(&Key::new(Kind::Backend, name)).is_some())
-    }
-
-    /// Removes the catalogs of backends that are gone, until shutdown.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        self.published.mark_changed();
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                changed = self.published.changed() => if changed.is_err() { return },
-            }
-            self.published.mark_unchanged();
-            let published = self.published.borrow().clone();
-            let gone: Vec<_> = published.catalogs().filter(|backend| !self.is_configured(backend)).collect();
-            if gone.is_empty() {
-                continue;
-            }
-            let writes = gone.iter().map(|backend| Write::delete(key_of(backend))).collect();
-            let note = Note { author: "control plane".to_owned(), message: "backend is gone".to_owned() };
-            match self.store.commit(LogId::Catalog, None, writes, note).await {
-                Ok(_) => info!(backends = gone.len(), "removed catalogs of backends that are gone"),
-                // They harm nobody: the next change tries again.
-                Err(error) => warn!(%error, "cannot remove catalogs of backends that are gone"),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
-    catalog::Catalogs,
+    catalogs::Catalogs,
     discovery::{View, server::Ads},
     fleet::Fleet,
     keyring::Keys,

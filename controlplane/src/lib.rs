@@ -7,6 +7,7 @@
 //! `grpc` and `http` are the doors.
 
 pub mod catalog;
+pub mod catalogs;
 pub mod config;
 pub mod config_args;
 pub mod discovery;
@@ -39,7 +40,7 @@ use tracing::info;
 
 pub use self::config::Options;
 use self::{
-    catalog::Catalogs,
+    catalogs::Catalogs,
     discovery::View,
     fleet::Fleet,
     grpc::Grpc,

@@ -24,6 +24,7 @@ mod files;
 mod group;
 mod index;
 mod journal;
+mod options;
 mod record;
 mod recovery;
 mod segment;

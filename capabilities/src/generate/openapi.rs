@@ -1,5 +1,6 @@
 //! Tools from an OpenAPI document: one for each operation.
 
+mod argument;
 mod body;
 mod document;
 mod operation;

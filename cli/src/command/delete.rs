@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mt_proto::pb::control as pb;
 
-use super::{Context, apply, settle};
+use super::{Context, changes, settle};
 use crate::{
     args::DeleteArgs,
     client::{self, reference, reference_of},
@@ -33,7 +33,7 @@ pub async fn run(context: &Context, args: &DeleteArgs) -> Result<Exit, Failure> 
     };
     let answer = client.config.delete(request).await;
     let answer = answer.map_err(|status| client.failure("nothing was deleted", &status))?.into_inner();
-    apply::print(context, answer.generation, &answer.changes, args.dry_run)?;
+    changes::print(context, answer.generation, &answer.changes, args.dry_run)?;
     if !args.dry_run {
         settle::settle(context, &mut client, answer.generation).await;
     }

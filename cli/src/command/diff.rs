@@ -6,7 +6,7 @@ use serde_json::json;
 
 use mt_proto::pb::{control as pb, resource::Resource};
 
-use super::{Context, apply};
+use super::{Context, changes};
 use crate::{
     args::DiffArgs,
     client, manifests,
@@ -30,7 +30,7 @@ pub async fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
     match context.format() {
         Format::Table | Format::Yaml => context.output.data(&render(&changes, &before, &after))?,
         Format::Name => {
-            context.output.data(&changes.iter().map(|c| apply::name(c) + "\n").collect::<String>())?
+            context.output.data(&changes.iter().map(|c| changes::name(c) + "\n").collect::<String>())?
         }
         Format::Json => {
             let yaml = |side: &Option<Resource>| side.as_ref().map(manifests::to_value);
@@ -38,8 +38,8 @@ pub async fn run(context: &Context, args: &DiffArgs) -> Result<Exit, Failure> {
                 .iter()
                 .map(|change| {
                     json!({
-                        "resource": apply::name(change),
-                        "action": apply::action(change),
+                        "resource": changes::name(change),
+                        "action": changes::action(change),
                         "before": yaml(&change.before),
                         "after": yaml(&change.after),
                     })
@@ -61,7 +61,7 @@ async fn changes(context: &Context, args: &DiffArgs) -> Result<Vec<pb::Change>, 
             Err(status) => Err(client.failure("cannot compare the generations", &status)),
         };
     }
-    let (manifests, mut client) = apply::read(context, &args.filename, "cannot compare").await?;
+    let (manifests, mut client) = changes::read(context, &args.filename, "cannot compare").await?;
     let request = pb::ApplyRequest {
         resources: manifests.resources(),
         prune_labels: args.prune_label.iter().cloned().collect(),
@@ -69,14 +69,14 @@ async fn changes(context: &Context, args: &DiffArgs) -> Result<Vec<pb::Change>, 
         author: client::author(),
         ..Default::default()
     };
-    Ok(apply::send(&mut client, &manifests, request).await?.changes)
+    Ok(changes::send(&mut client, &manifests, request).await?.changes)
 }
 
 /// All changes as unified diffs of their YAML.
 pub fn render(changes: &[pb::Change], before: &str, after: &str) -> String {
     let mut text = String::new();
     for change in changes {
-        let name = apply::name(change);
+        let name = changes::name(change);
         let yaml = |side: &Option<Resource>| side.as_ref().map(manifests::to_yaml).unwrap_or_default();
         let side = |side: &Option<Resource>, word: &str| match side {
             Some(_) => format!("{name} ({word})"),

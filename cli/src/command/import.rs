@@ -14,9 +14,8 @@ use mt_proto::{
 
 use self::plan::{Fate, Plan};
 use super::{
-    Context, apply,
-    status::{word, worst},
-    up,
+    Context, changes,
+    status::{is_settled, word, worst},
 };
 use crate::{
     args::ImportArgs,
@@ -71,7 +70,7 @@ pub async fn bring_in(context: &Context, client: &mut Client, args: &ImportArgs)
             let changes = count(answer.changes.len(), "change");
             context.output.say(format_args!("{GOOD}generation {}{GOOD:#}: {changes}", answer.generation));
         }
-        _ => apply::print(context, answer.generation, &answer.changes, false)?,
+        _ => changes::print(context, answer.generation, &answer.changes, false)?,
     }
     if !args.wait.is_zero() {
         wait(context, client, &imported, args.wait).await?;
@@ -162,7 +161,7 @@ async fn wait(
     let seen = loop {
         let mut seen = client.backends().await?;
         seen.retain(|backend| names.contains(&backend.backend));
-        if poll >= polls || (seen.len() == names.len() && seen.iter().all(up::is_settled)) {
+        if poll >= polls || (seen.len() == names.len() && seen.iter().all(is_settled)) {
             break seen;
         }
         poll += 1;

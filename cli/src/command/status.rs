@@ -9,10 +9,11 @@ use mt_proto::pb::{
     node::{BackendState, BackendStatus},
 };
 
-use super::{Context, nodes::Sync};
+use super::Context;
 use crate::{
     endpoint,
     output::{BAD, DIM, Exit, Failure, Format, GOOD, STRONG, WARN, age::age, count, escape, shorten},
+    sync::Sync,
 };
 
 const REASON_CHARS_MAX: usize = 100;
@@ -58,6 +59,15 @@ pub fn worst(backend: &pb::FleetBackend) -> (BackendState, &str) {
     };
     let worst = backend.nodes.values().max_by_key(severity);
     worst.map_or((BackendState::Unspecified, ""), |status| (status.state(), status.reason.as_str()))
+}
+
+/// Whether a backend has shown what it is: it is listed, or it has failed.
+pub fn is_settled(backend: &pb::FleetBackend) -> bool {
+    match worst(backend).0 {
+        BackendState::Unspecified | BackendState::Starting => false,
+        BackendState::Ready => backend.tools + backend.prompts + backend.resources > 0,
+        _ => true,
+    }
 }
 
 /// A state as it is printed.

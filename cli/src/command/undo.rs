@@ -2,7 +2,7 @@
 
 use mt_proto::pb::control as pb;
 
-use super::{Context, apply, settle};
+use super::{Context, changes, settle};
 use crate::{
     args::UndoArgs,
     client,
@@ -20,7 +20,7 @@ pub async fn run(context: &Context, args: &UndoArgs) -> Result<Exit, Failure> {
     };
     let answer = client.config.undo(request).await;
     let answer = answer.map_err(|status| client.failure("nothing was undone", &status))?.into_inner();
-    apply::print(context, answer.generation, &answer.changes, args.dry_run)?;
+    changes::print(context, answer.generation, &answer.changes, args.dry_run)?;
     if !args.dry_run {
         settle::settle(context, &mut client, answer.generation).await;
     }

@@ -4,8 +4,7 @@
 //! metrics recorder, the crypto provider, signals) is set up here and handed to
 //! both.
 
-pub mod follow;
-mod source;
+mod demo;
 mod summary;
 
 use std::{
@@ -21,17 +20,18 @@ use mt_proto::{
     resource::Kind,
 };
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
     task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::follow::Followed;
-pub use self::source::{Changes, Source};
-pub use self::summary::is_settled;
-use super::{Context, import};
+use super::{
+    Context,
+    follow::{Followed, Source, labelled},
+    import,
+    signals::Signals,
+};
 use crate::{
     args::{ImportArgs, UpArgs},
     client::{self, Client},
@@ -186,7 +186,7 @@ impl Up<'_> {
         }
         let program = std::env::current_exe()
             .map_err(|error| Failure::new(Exit::Failed, "cannot tell where this program is").cause(error))?;
-        let mut resources = source::demo(&program)?;
+        let mut resources = demo::resources(&program)?;
         if !stored.is_empty() {
             // What else is there now is not the demo's to touch.
             resources.retain(|resource| Kind::of(resource) == Some(Kind::Backend));
@@ -203,11 +203,6 @@ impl Up<'_> {
         let answer = client.config.apply(request).await;
         answer.map(|_| ()).map_err(|status| client.failure("cannot bring in the demo", &status))
     }
-}
-
-fn labelled(mut resource: Resource, (key, value): (&str, &str)) -> Resource {
-    resource.metadata.get_or_insert_default().labels.insert(key.to_owned(), value.to_owned());
-    resource
 }
 
 impl Planes {
@@ -365,29 +360,6 @@ fn check_doors(args: &UpArgs) -> Result<(), Failure> {
     }
 }
 
-/// What asks this process to end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let failed = |error| Failure::new(Exit::Failed, "cannot wait for signals").cause(error);
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,11 +376,5 @@ mod tests {
         assert!(check_doors(&args("mtctl up")).is_ok());
         assert_eq!(check_doors(&args("mtctl up --admin 0.0.0.0:1")).unwrap_err().exit, Exit::Usage);
         assert!(check_doors(&args("mtctl up --listen 0.0.0.0:1 --insecure")).is_ok());
-    }
-
-    #[test]
-    fn labels_are_added_to_those_that_are_there() {
-        let resource = labelled(labelled(Resource::default(), DEMO_LABEL), SOURCE_LABEL);
-        assert_eq!(resource.metadata.unwrap().labels.len(), 2);
     }
 }

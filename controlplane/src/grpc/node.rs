@@ -15,7 +15,8 @@ use tracing::{Instrument, info, info_span, warn};
 
 use super::status;
 use crate::{
-    catalog::{self, Assembly, Catalogs},
+    catalog::Assembly,
+    catalogs::{self, Catalogs},
     fleet::{Attached, Fleet, HEARTBEAT_INTERVAL, LEASE, NODES_MAX},
 };
 
@@ -172,14 +173,14 @@ impl Registration {
             Ok(catalog_revision) => {
                 attach_response::Message::CatalogAccepted(CatalogAccepted { sequence, catalog_revision })
             }
-            Err(catalog::Error::Refused(refusal)) => {
+            Err(catalogs::Error::Refused(refusal)) => {
                 let reason = refusal.to_string();
                 warn!(backend, reason, "catalog refused");
                 metrics::counter!("mt_catalog_refusals_total").increment(1);
                 attach_response::Message::CatalogRefused(CatalogRefused { sequence, reason })
             }
             // The node registers anew and reports again.
-            Err(catalog::Error::Store(error)) => return Err(crate::registry::Error::from(error).into()),
+            Err(catalogs::Error::Store(error)) => return Err(crate::registry::Error::from(error).into()),
         };
         self.say(answer).await
     }

@@ -19,11 +19,11 @@ use uuid::Uuid;
 use super::group::{Drafted, Group};
 use super::index::{Index, contained};
 use super::journal::Journal;
+use super::options::Options;
 use super::record::{Position, Record};
 use super::recovery::{self, Opened};
 use super::shared::Shared;
 use super::sidecar::Sidecar;
-use super::sled::Options;
 use super::{Commit, Error, LogId, Note, Write, files, snapshot};
 
 /// Most commits that share one sync.

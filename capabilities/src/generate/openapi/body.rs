@@ -4,9 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    argument::{Argument, tag},
     document::Document,
-    operation::Argument,
-    parameter::tag,
     schema::{Converter, Side, types},
 };
 use crate::generate::names::ArgumentNames;

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    argument::Argument,
     body,
     document::Document,
     parameter,
@@ -13,7 +14,7 @@ use super::{
 use crate::generate::{
     Draft, Notes, Options, bounded,
     names::{ArgumentNames, ToolNames},
-    schema::{self, DESCRIPTION_CHARS_MAX, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX},
+    schema::{self, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX},
 };
 
 const TOOL_DESCRIPTION_CHARS_MAX: usize = 1_000;
@@ -34,45 +35,6 @@ impl Operation<'_> {
     /// `GET /users/{id}`.
     pub fn call(&self) -> String {
         format!("{} {}", self.method, self.path)
-    }
-}
-
-/// An argument of a tool.
-#[derive(Debug)]
-pub struct Argument<'a> {
-    pub name: String,
-    schema: &'a Value,
-    description: String,
-    required: bool,
-    /// It is a text, however it is described.
-    text: bool,
-}
-
-impl<'a> Argument<'a> {
-    pub fn new(name: &str, schema: &'a Value, description: &str, required: bool) -> Self {
-        let description = bounded(description, DESCRIPTION_CHARS_MAX);
-        Self { name: name.to_owned(), schema, description, required, text: false }
-    }
-
-    /// The same as a text, and how it is written.
-    pub fn into_text(mut self, how: &str) -> Self {
-        self.text = true;
-        if !how.is_empty() {
-            let gap = if self.description.is_empty() { "" } else { " " };
-            self.description = format!("{}{gap}({how})", self.description);
-        }
-        self
-    }
-
-    fn schema(&self, converter: &mut Converter<'a>) -> Value {
-        let mut schema = match self.text {
-            true => json!({"type": "string"}),
-            false => converter.convert(self.schema),
-        };
-        if let (Value::Object(schema), false) = (&mut schema, self.description.is_empty()) {
-            schema.insert("description".into(), self.description.clone().into());
-        }
-        schema
     }
 }
 

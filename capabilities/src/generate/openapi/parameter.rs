@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::{document::Document, operation::Argument, schema::types};
+use super::{
+    argument::{Argument, tag},
+    document::Document,
+    schema::types,
+};
 use crate::generate::names::ArgumentNames;
 
 const PARAMETERS_MAX: usize = 200;
@@ -85,11 +89,6 @@ pub fn read<'a>(
     }
     found.path = fill(path, &in_path, names, arguments);
     Ok(found)
-}
-
-/// A tag that stands for an argument.
-pub fn tag(argument: &str) -> String {
-    format!("{{{{{argument}}}}}")
 }
 
 fn left_out(what: &str, name: &str, required: bool, why: &str) -> String {

@@ -16,7 +16,7 @@ use mt_proto::{
 
 use crate::{
     client,
-    command::{Context, apply},
+    command::{Context, changes},
     manifests::Manifests,
     output::{Exit, Failure, Format, GOOD, count, diff::unified, escape},
 };
@@ -120,9 +120,9 @@ pub async fn apply(context: &Context, generated: &Generated) -> Result<Exit, Fai
         message: format!("made of {}", generated.title),
         ..Default::default()
     };
-    let answer = apply::send(&mut client, &manifests, request).await?;
+    let answer = changes::send(&mut client, &manifests, request).await?;
     match context.format() {
-        Format::Table | Format::Yaml => apply::print(context, answer.generation, &answer.changes, false)?,
+        Format::Table | Format::Yaml => changes::print(context, answer.generation, &answer.changes, false)?,
         Format::Json | Format::Name => {
             let changes = count(answer.changes.len(), "change");
             context.output.say(format_args!("{GOOD}generation {}{GOOD:#}: {changes}", answer.generation));

@@ -7,12 +7,10 @@ use tokio::time::Instant;
 
 use crate::{
     client::Client,
-    command::{
-        Sync,
-        status::{by_state, tools, word, worst},
-    },
+    command::status::{by_state, is_settled, tools, word, worst},
     endpoint::Record,
     output::{BAD, DIM, Failure, GOOD, STRONG, WARN, escape, shorten},
+    sync::Sync,
 };
 
 const POLL: Duration = Duration::from_millis(50);
@@ -47,15 +45,6 @@ impl Fleet {
         }
         let synced = self.nodes.nodes.iter().any(|node| Sync::of(node, head) == Sync::Synced);
         synced && self.backends.iter().all(is_settled)
-    }
-}
-
-/// Whether a backend has shown what it is: it is listed, or it has failed.
-pub fn is_settled(backend: &pb::FleetBackend) -> bool {
-    match worst(backend).0 {
-        BackendState::Unspecified | BackendState::Starting => false,
-        BackendState::Ready => backend.tools + backend.prompts + backend.resources > 0,
-        _ => true,
     }
 }
 

@@ -22,10 +22,13 @@ use mt_proto::{
 use parking_lot::Mutex;
 use tracing::warn;
 
-use super::{Changes, Source};
+mod source;
+
+use self::source::Changes;
+pub use self::source::Source;
+use super::{Context, changes, signals::Signals};
 use crate::{
     client::{self, Client},
-    command::{Context, apply},
     manifests,
     output::{Exit, Failure, Format, GOOD, WARN, count},
 };
@@ -103,12 +106,12 @@ impl Followed {
         prune_labels: BTreeMap<String, String>,
         message: &str,
     ) -> pb::ApplyRequest {
-        let labelled = |resource| match self.label {
-            Some(label) => super::labelled(resource, label),
+        let ours = |resource| match self.label {
+            Some(label) => labelled(resource, label),
             None => resource,
         };
         pb::ApplyRequest {
-            resources: resources.into_iter().map(labelled).collect(),
+            resources: resources.into_iter().map(ours).collect(),
             delete: delete.iter().map(|key| client::reference(key.kind, key.name.as_str())).collect(),
             prune_labels,
             author: client::author(),
@@ -159,7 +162,7 @@ impl Followed {
                 let names: Vec<String> = answer
                     .changes
                     .iter()
-                    .map(|c| format!("{} {}", apply::name(c), apply::action(c)))
+                    .map(|c| format!("{} {}", changes::name(c), changes::action(c)))
                     .collect();
                 let changes = count(names.len(), "change");
                 let generation = answer.generation;
@@ -265,11 +268,28 @@ pub async fn run(
     let changes = source.watch()?;
     let mut followed = Followed::new(library, None);
     let answer = followed.begin(client, prune, message).await?;
-    apply::print(context, answer.generation, &answer.changes, false)?;
+    changes::print(context, answer.generation, &answer.changes, false)?;
     context.output.say(format_args!("following changes of {}; Ctrl-C stops it", source.name()));
-    let mut signals = super::Signals::new()?;
+    let mut signals = Signals::new()?;
     tokio::select! {
         never = followed.follow(context, client, changes) => match never {},
         () = signals.next() => Ok(Exit::Ok),
+    }
+}
+
+/// With one label more.
+pub fn labelled(mut resource: Resource, (key, value): (&str, &str)) -> Resource {
+    resource.metadata.get_or_insert_default().labels.insert(key.to_owned(), value.to_owned());
+    resource
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_added_to_those_that_are_there() {
+        let resource = labelled(labelled(Resource::default(), ("a", "1")), ("b", "2"));
+        assert_eq!(resource.metadata.unwrap().labels.len(), 2);
     }
 }

@@ -9,7 +9,6 @@ use std::{
 };
 
 use mt_capabilities::{Library, Touched, Wanted};
-use mt_proto::pb::resource::{Resource, backend::Transport, resource::Spec};
 use notify_debouncer_full::{
     DebounceEventResult, Debouncer, RecommendedCache, new_debouncer,
     notify::{RecommendedWatcher, RecursiveMode},
@@ -26,9 +25,6 @@ use crate::{
 const DEBOUNCE: Duration = Duration::from_millis(250);
 /// How long until a directory that cannot be followed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// What is served where nothing is configured.
-const DEMO: &str = include_str!("../../../../capabilities/library/demo.yaml");
 
 /// So many touched files are told one by one.
 const TOUCHED_MAX: usize = 1_000;
@@ -183,42 +179,9 @@ impl Changes {
     }
 }
 
-/// The resources of the demo, run by `program`: wherever that is, it need not
-/// be in PATH.
-///
-/// # Errors
-/// When the path of the program is not text.
-pub fn demo(program: &Path) -> Result<Vec<Resource>, Failure> {
-    let command = program.to_str().ok_or_else(|| {
-        Failure::new(Exit::Failed, "cannot run the demo").cause(format!("{} is not UTF-8", program.display()))
-    })?;
-    let document = mt_capabilities::parse("demo.yaml", DEMO);
-    let mut resources: Vec<Resource> =
-        document.resources.into_iter().map(|located| located.resource).collect();
-    for resource in &mut resources {
-        if let Some(Spec::Backend(backend)) = &mut resource.spec
-            && let Some(Transport::Stdio(stdio)) = &mut backend.transport
-        {
-            command.clone_into(&mut stdio.command);
-        }
-    }
-    Ok(resources)
-}
-
 #[cfg(test)]
 mod tests {
-    use mt_proto::resource::ResourceSet;
-
     use super::*;
-
-    #[test]
-    fn the_demo_compiles() {
-        let resources = demo(Path::new("/usr/bin/mtctl")).unwrap();
-        assert!(resources.iter().any(|resource| format!("{resource:?}").contains("/usr/bin/mtctl")));
-        let (set, problems) = ResourceSet::gather(resources);
-        assert_eq!(problems, []);
-        assert!(set.compile().is_ok_and(|compiled| compiled.backends.len() == 1));
-    }
 
     #[test]
     fn a_path_that_is_not_there_is_refused() {
