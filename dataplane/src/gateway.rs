@@ -16,8 +16,10 @@ mod bridge;
 pub mod call;
 pub mod catalog;
 mod cursor;
+pub mod kind;
 pub mod logging;
 mod offered;
+mod page;
 pub mod park;
 mod results;
 pub mod rewrite;
@@ -41,8 +43,9 @@ pub use self::{
 use self::{
     call::{Answer, Call, CallError, Caller, Client},
     catalog::Alias,
+    kind::ListKind,
     rewrite::Place,
-    view::{GatewayView, ListKind, Target},
+    view::{GatewayView, Target},
 };
 use crate::{
     mcp::{Key, Method, Params, splice::Object},
@@ -192,7 +195,7 @@ fn list(node: &Node, view: &GatewayView, kind: ListKind, call: &Call) -> Result<
     let listed = list.result(page).ok_or_else(cursor::stale)?;
     let next = (page + 1 < list.pages.len())
         .then(|| cursor::seal(&keys, view, kind, &call.client.identity.principal, page + 1));
-    Ok(Answer::Result(listed.result(call.client.version, view, next.as_deref())))
+    Ok(Answer::Result(results::page(view, listed, call.client.version, next.as_deref())))
 }
 
 /// Names what is called as the backend knows it; gives back the name that the
@@ -203,14 +206,8 @@ fn rename(call: &mut Call, key: Key, own: &str) -> Option<String> {
         return None;
     }
     let asked = asked.into_owned();
-    call.params = scanned(&call.params.patch().set_text(key.as_str(), own).finish());
+    call.params = Params::edited(&call.params.patch().set_text(key.as_str(), own).finish());
     Some(asked)
-}
-
-/// Params that were scanned before, and edited.
-fn scanned(params: &Bytes) -> Params {
-    Params::scan(params, crate::mcp::Limits::CLIENT)
-        .expect("params that were scanned once and got another text in one member scan again")
 }
 
 /// Hands the call to a member as a whole: nothing in it names something of the member's.
@@ -334,7 +331,7 @@ async fn complete(
     }
     if reference.name.as_deref().or(reference.uri.as_deref()) != Some(target.own.as_str()) {
         let own = crate::mcp::text::encode(&target.own);
-        call.params = scanned(&call.params.patch().set_in("ref", key, own).finish());
+        call.params = Params::edited(&call.params.patch().set_in("ref", key, own).finish());
     }
     forward(node, table, view, &target.backend, call, caller).await
 }

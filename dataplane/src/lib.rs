@@ -29,6 +29,7 @@ pub mod relay;
 mod run;
 pub mod seal;
 pub mod snapshot;
+pub mod tag;
 pub mod upstream;
 
 pub use config::Options;

@@ -18,6 +18,7 @@ use crate::{
     relay::Relay,
     seal::KeyRing,
     snapshot::Snapshot,
+    tag::tag_of,
     upstream::{Shared, Upstream},
 };
 
@@ -192,12 +193,6 @@ impl Node {
     pub fn upstream(&self, backend: &ResourceName) -> Option<Arc<Upstream>> {
         self.table.load().upstreams.get(backend).cloned()
     }
-}
-
-/// The tag of a process: 16 characters that every node derives from what the
-/// directory says of it, so that neither ids nor addresses reach clients.
-pub fn tag_of(node_id: &str, boot_id: &str) -> Arc<str> {
-    blake3::hash(format!("{node_id}/{boot_id}").as_bytes()).to_hex()[..16].into()
 }
 
 /// Reads a secret where it is needed, each time it is needed, so that a rotated

@@ -41,7 +41,7 @@ use crate::{
     downstream::{self, DoorOptions},
     link::Link,
     lister::{self, Catalogs, Leases},
-    node::{self, Node},
+    node::Node,
     relay,
 };
 
@@ -107,7 +107,7 @@ async fn serve(
     let _stops = stop.clone().drop_guard();
     let tracker = TaskTracker::new();
     let boot_id = uuid::Uuid::new_v4().to_string();
-    let tag = node::tag_of(&options.node_id, &boot_id);
+    let tag = crate::tag::tag_of(&options.node_id, &boot_id);
     let node = Node::tagged(tag, options.settings.clone(), tracker.clone(), shutdown.clone(), stop.clone());
     let (keep, kept) = Keep::channel();
     let serving = Arc::new(AtomicBool::new(false));

@@ -16,6 +16,7 @@
 //! ```
 
 mod agents;
+mod answer;
 mod audience;
 mod auth;
 mod backoff;
@@ -31,6 +32,7 @@ mod handshake;
 mod hints;
 mod http;
 mod inherit;
+mod leg_key;
 mod legacy;
 mod lending;
 mod level;
@@ -45,6 +47,8 @@ mod process;
 mod pump;
 mod question;
 mod queue;
+mod request;
+mod secrets;
 mod session;
 mod shared;
 mod sharing;
@@ -65,7 +69,7 @@ use std::{
 use bytes::Bytes;
 use mt_proto::{
     pb::discovery::ServerFacts,
-    resource::{Backend, ResourceName, Transport},
+    resource::{Backend, Transport},
 };
 use tokio::{
     sync::{Mutex, Semaphore, TryAcquireError, watch},
@@ -82,6 +86,7 @@ use self::{
     meters::Meters,
     pipes::Pipes,
     queue::{Queue, Turn},
+    secrets::Secrets,
     sse::Sse,
     state::{Known, StateKeeper, era_name},
     stdio::Stdio,
@@ -94,11 +99,8 @@ pub use self::{
 };
 use crate::{
     gateway::call::{Answer, Call, CallError, Caller, Client, Scope},
-    mcp::{method::Method, version::Era},
+    mcp::{id::RawId, meta::LogLevel, method::Method, version::Era},
 };
-
-/// Resolves a secret to its value; the error names it and never holds a value.
-pub type Secrets = Arc<dyn Fn(&ResourceName) -> Result<String, String> + Send + Sync>;
 
 /// One backend of a node.
 pub struct Upstream {
@@ -137,6 +139,10 @@ const SUBSCRIPTIONS_MAX: usize = 4_096;
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long an upstream that is being closed still takes calls.
 const CLOSE_GRACE: Duration = Duration::from_millis(50);
+/// Between a cancellation and the end of its session.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+/// How long is waited for a server that bears one call at a time.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl Upstream {
     /// Opens nothing yet.
@@ -298,6 +304,58 @@ impl Upstream {
         }
     }
 
+    /// Has what serves this client log from `level` on, if it logs. That it does
+    /// not is no failure: whoever wants log lines gets those that there are.
+    pub async fn raise_level(&self, client: &Arc<Client>, level: LogLevel) {
+        let Ok(_turn) = self.turn(Instant::now() + TURN_WAIT_MAX).await else { return };
+        match &self.leg {
+            Leg::Http(http) => http.legacy.raise_level(client, level).await,
+            Leg::Pipes(pipes) => pipes.raise_level(client, level).await,
+            // A call says its level itself.
+            Leg::Agents(_) => {}
+        }
+    }
+
+    /// Lends a session for a call, where the backend has sessions of which
+    /// several can be open; opens nothing yet.
+    /// `fresh`: one that nobody has had.
+    pub async fn lend(&self, client: &Client, fresh: bool) -> Option<Borrowed> {
+        if !matches!(self.leg, Leg::Http(_)) || self.config.single_session.is_some() {
+            return None;
+        }
+        let (lent, old) = self.lending.take(client, fresh);
+        for lent in old {
+            self.end_scope(&lent.client.scope).await;
+        }
+        Some(lent)
+    }
+
+    /// Takes a session back after a call that has ended by itself.
+    pub async fn give_back(&self, lent: Borrowed) {
+        if let Some(old) = self.lending.keep(lent) {
+            self.end_scope(&old.client.scope).await;
+        }
+    }
+
+    /// Ends a session in which something may still run: what it asks is refused,
+    /// and it has a moment to hear that it is cancelled.
+    pub fn discard(self: &Arc<Self>, lent: Borrowed) {
+        // Without a runtime the node itself is going.
+        if let (Leg::Http(_), Ok(runtime)) = (&self.leg, tokio::runtime::Handle::try_current()) {
+            let (upstream, scope) = (Arc::clone(self), lent.client.scope.clone());
+            let end = async move {
+                sleep(CANCEL_GRACE).await;
+                upstream.end_scope(&scope).await;
+            };
+            self.tasks.spawn_on(end, &runtime);
+        }
+    }
+
+    /// An id that no call in a lent session has had.
+    pub fn lent_id(&self) -> RawId {
+        self.lending.id()
+    }
+
     /// Asks the backend which eras it speaks and what it says of itself, as
     /// far as the configuration leaves that open, and remembers the answer.
     ///
@@ -422,47 +480,6 @@ impl Upstream {
 
     fn lost(&self, reason: &str) -> CallError {
         CallError::Lost { backend: self.config.name.clone(), reason: reason.to_owned() }
-    }
-}
-
-/// An error that several callers get.
-fn repeat(error: &CallError) -> CallError {
-    match error {
-        CallError::Timeout { backend, limit } => {
-            CallError::Timeout { backend: backend.clone(), limit: *limit }
-        }
-        CallError::Unreachable { backend, reason } => {
-            CallError::Unreachable { backend: backend.clone(), reason: reason.clone() }
-        }
-        CallError::Lost { backend, reason } => {
-            CallError::Lost { backend: backend.clone(), reason: reason.clone() }
-        }
-        CallError::NeedsAuth { backend, status, reason } => {
-            CallError::NeedsAuth { backend: backend.clone(), status: *status, reason: reason.clone() }
-        }
-        CallError::Overloaded { backend, limit } => {
-            CallError::Overloaded { backend: backend.clone(), limit: *limit }
-        }
-        CallError::QueueFull { backend, limit } => {
-            CallError::QueueFull { backend: backend.clone(), limit: *limit }
-        }
-        CallError::QueueTimeout { backend, waited } => {
-            CallError::QueueTimeout { backend: backend.clone(), waited: *waited }
-        }
-        CallError::SessionLost { backend } => CallError::SessionLost { backend: backend.clone() },
-        CallError::EraMismatch { backend, backend_era, client_era } => {
-            CallError::EraMismatch { backend: backend.clone(), backend_era, client_era }
-        }
-        CallError::Protocol { backend, reason } => {
-            CallError::Protocol { backend: backend.clone(), reason: reason.clone() }
-        }
-        CallError::Disabled { backend } => CallError::Disabled { backend: backend.clone() },
-        CallError::Rpc(error) => CallError::Rpc(error.clone()),
-        CallError::UnknownTool { name } => CallError::UnknownTool { name: name.clone() },
-        CallError::UnknownPrompt { name } => CallError::UnknownPrompt { name: name.clone() },
-        CallError::UnknownResource { uri } => CallError::UnknownResource { uri: uri.clone() },
-        CallError::UnknownMethod { method } => CallError::UnknownMethod { method: method.clone() },
-        CallError::InvalidParams { reason } => CallError::InvalidParams { reason: reason.clone() },
     }
 }
 

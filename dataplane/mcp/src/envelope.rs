@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 use crate::error::{RpcError, code};
 use crate::id::{ID_BYTES_MAX, RESPONSE_ID_BYTES_MAX, RawId};
+use crate::key::Index;
 use crate::method::Method;
-use crate::params::{Index, Params};
+use crate::params::Params;
 use crate::scan::{BadMessage, Limits, ParseError, Quoted, Reason, Scanner, Span, or_not_utf8};
 use crate::text;
 
@@ -293,7 +294,7 @@ mod tests {
     use serde_json::{Map, Value};
 
     use super::*;
-    use crate::params::Key;
+    use crate::key::Key;
 
     fn parse(text: &str) -> Result<Message, BadMessage> {
         Message::parse(Bytes::copy_from_slice(text.as_bytes()), Limits::CLIENT)

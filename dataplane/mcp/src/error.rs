@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::splice::Raw;
+use crate::raw::Raw;
 use crate::text;
 use crate::version::{Era, ProtocolVersion};
 

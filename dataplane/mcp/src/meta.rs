@@ -10,9 +10,11 @@ use bytes::Bytes;
 
 use crate::error::RpcError;
 use crate::id::{ID_BYTES_MAX, RawId};
-use crate::params::{Key, Params};
+use crate::key::Key;
+use crate::params::Params;
+use crate::raw::Raw;
 use crate::scan::{ParseError, Quoted, Reason, Scanner, Span};
-use crate::splice::{Object, Raw};
+use crate::splice::Object;
 use crate::text;
 use crate::version::{self, Era, ProtocolVersion};
 

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::params::Key;
+use crate::key::Key;
 use crate::text;
 use crate::version::ProtocolVersion::{self, *};
 

@@ -11,141 +11,11 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::id::RawId;
+use crate::key::{Index, Key};
 use crate::patch::Patch;
-use crate::scan::{Limits, ParseError, Quoted, Reason, Scanner, Span, or_not_utf8};
+use crate::raw::Raw;
+use crate::scan::{Limits, ParseError, Reason, Scanner, or_not_utf8};
 use crate::text;
-
-macro_rules! keys {
-    ($($variant:ident $wire:literal)*) => {
-        /// A member of `params` that the gateway looks at.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Key {
-            $(#[doc = concat!("`", $wire, "`")] $variant,)*
-        }
-
-        impl Key {
-            pub const ALL: &'static [Key] = &[$(Key::$variant),*];
-
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $wire,)*
-                }
-            }
-
-            #[inline]
-            pub(crate) fn parse(key: &[u8]) -> Option<Self> {
-                $(
-                    const _: () = assert!($wire.len() <= LONGEST_KEY);
-                    if key == $wire.as_bytes() {
-                        return Some(Self::$variant);
-                    }
-                )*
-                None
-            }
-        }
-    };
-}
-
-/// Longer keys are none of ours.
-const LONGEST_KEY: usize = 20;
-
-keys! {
-    Name "name"
-    Uri "uri"
-    Cursor "cursor"
-    TaskId "taskId"
-    Arguments "arguments"
-    Meta "_meta"
-    InputResponses "inputResponses"
-    RequestState "requestState"
-    Ref "ref"
-    Argument "argument"
-    Task "task"
-    ProtocolVersion "protocolVersion"
-    Capabilities "capabilities"
-    ClientInfo "clientInfo"
-    Level "level"
-    RequestId "requestId"
-    ProgressToken "progressToken"
-    Notifications "notifications"
-    ElicitationId "elicitationId"
-}
-
-const KEYS: usize = Key::ALL.len();
-
-/// Where the members are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Index {
-    spans: [Span; KEYS],
-    pub(crate) members: u32,
-    /// The first key that differs from one of ours only in case.
-    pub(crate) odd_case: Option<u32>,
-}
-
-impl Index {
-    pub(crate) const EMPTY: Self = Self { spans: [Span::NONE; KEYS], members: 0, odd_case: None };
-
-    #[inline]
-    pub(crate) fn get(&self, key: Key) -> Option<Span> {
-        self.spans[key as usize].or_none()
-    }
-
-    /// Reads an object at the scanner and notes where its members are, seen
-    /// from its own start. Where the object is.
-    pub(crate) fn read(&mut self, scanner: &mut Scanner<'_>, bytes: &[u8]) -> Result<Span, ParseError> {
-        scanner.peek()?;
-        let start = scanner.offset() as u32;
-        let mut more = scanner.open_object()?;
-        while more {
-            let quoted = scanner.key()?;
-            let value = scanner.value()?;
-            self.members += 1;
-            match Sighting::of(quoted, bytes) {
-                Sighting::None => {}
-                Sighting::Case => self.odd_case = self.odd_case.or(Some(quoted.span.start)),
-                Sighting::Key(key) if self.get(key).is_some() => {
-                    return Err(ParseError {
-                        offset: quoted.span.start as usize,
-                        reason: Reason::DuplicateKey,
-                    });
-                }
-                Sighting::Key(key) => {
-                    self.spans[key as usize] = Span { start: value.start - start, end: value.end - start };
-                }
-            }
-            more = scanner.next_member()?;
-        }
-        Ok(Span { start, end: scanner.offset() as u32 })
-    }
-}
-
-enum Sighting {
-    None,
-    Key(Key),
-    Case,
-}
-
-impl Sighting {
-    #[inline]
-    fn of(quoted: Quoted, bytes: &[u8]) -> Self {
-        if quoted.escaped {
-            return text::decode(&bytes[quoted.span.range()])
-                .map_or(Self::None, |key| Self::of_text(key.as_bytes()));
-        }
-        Self::of_text(quoted.inner(bytes))
-    }
-
-    #[inline]
-    fn of_text(key: &[u8]) -> Self {
-        if let Some(key) = Key::parse(key) {
-            Self::Key(key)
-        } else if Key::ALL.iter().any(|known| text::folds_to(key, known.as_str())) {
-            Self::Case
-        } else {
-            Self::None
-        }
-    }
-}
 
 /// The params of a request or notification; also any object that is read by
 /// the same keys.
@@ -169,6 +39,16 @@ impl Params {
             return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase });
         }
         Ok(Self { raw: Some(raw.slice(object.range())), index })
+    }
+
+    /// Params that were scanned before, and edited in a few members.
+    ///
+    /// # Panics
+    /// If an edit has made of them what no client may send: deeper or of more
+    /// values than [`Limits::BACKEND`].
+    pub fn edited(raw: &Bytes) -> Self {
+        Self::scan(raw, Limits::BACKEND)
+            .expect("params that were scanned once and got another text scan again")
     }
 
     pub(crate) fn new(raw: Bytes, index: Index) -> Self {
@@ -246,5 +126,15 @@ impl Params {
     /// Edits on this object. Members known here cost no second scan.
     pub fn patch(&self) -> Patch {
         Patch::of_params(self.object(), self.index)
+    }
+}
+
+impl Raw for Params {
+    fn size(&self) -> usize {
+        self.raw().map_or(2, Bytes::len)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.raw().map_or(b"{}", |raw| raw));
     }
 }

@@ -8,9 +8,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::params::{Index, Key};
+use crate::key::{Index, Key};
+use crate::raw::Raw;
 use crate::scan::{Limits, ParseError, Reason, Scanner, Span};
-use crate::splice::Raw;
 use crate::text;
 
 /// Edits on one object of which the bytes are known to be valid.

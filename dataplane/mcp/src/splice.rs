@@ -8,46 +8,9 @@ use bytes::Bytes;
 
 use crate::id::RawId;
 use crate::method::Method;
-use crate::params::Params;
 pub use crate::patch::Patch;
+pub use crate::raw::Raw;
 use crate::text;
-
-/// Something that writes itself as one JSON value.
-pub trait Raw {
-    /// About how many bytes that will be.
-    fn size(&self) -> usize;
-    fn write(&self, out: &mut Vec<u8>);
-}
-
-impl Raw for [u8] {
-    fn size(&self) -> usize {
-        self.len()
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self);
-    }
-}
-
-impl Raw for Bytes {
-    fn size(&self) -> usize {
-        self.len()
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self);
-    }
-}
-
-impl Raw for Params {
-    fn size(&self) -> usize {
-        self.raw().map_or(2, Bytes::len)
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.raw().map_or(b"{}", |raw| raw));
-    }
-}
 
 /// A request; without `params` if there are none.
 pub fn request(id: &RawId, method: &Method, params: Option<&dyn Raw>) -> Bytes {
@@ -150,6 +113,7 @@ impl Object {
 mod tests {
     use super::*;
     use crate::error::RpcError;
+    use crate::params::Params;
     use crate::scan::Limits;
 
     fn text(bytes: &Bytes) -> &str {

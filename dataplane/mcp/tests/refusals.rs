@@ -2,8 +2,8 @@
 //! reading it would cost too much: one test a rule, at the level of messages.
 
 use bytes::Bytes;
+use mt_mcp::Key;
 use mt_mcp::envelope::{is_batch, split_batch};
-use mt_mcp::params::Key;
 use mt_mcp::scan::{DEPTH_MAX, Limits, Reason, TOKENS_MAX};
 use mt_mcp::{Message, RpcError};
 

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use self::document::{Description, Set};
 use super::{Door, body::Body, path, plain::kind::Failure, reply};
 use crate::{
-    gateway::view::{GatewayView, ListKind},
+    gateway::{kind::ListKind, view::GatewayView},
     mcp::{Era, RpcError, text},
 };
 

@@ -20,7 +20,7 @@ use crate::{
         self,
         call::{Answer, Call, CallError, Caller, ToClient},
         park::{
-            Attachment, Subject, Told, Work,
+            self, Attachment, Subject, Told, Work,
             state::{self, State},
         },
     },
@@ -103,7 +103,7 @@ impl Running {
             return Ok(Return::New);
         };
         match state::open(&self.node.keys(), subject)? {
-            State::Parked(ticket) => self.node.parks.retry(&self.node, &ticket, &call.params).map(Return::To),
+            State::Parked(ticket) => park::retry(&self.node, &ticket, &call.params).map(Return::To),
             State::Backend { inner, .. } => {
                 let params = call.params.patch().set_text(Key::RequestState.as_str(), &inner).finish();
                 Params::scan(&params, Limits::BACKEND).map(Return::With).map_err(|_| state::invalid())
@@ -164,7 +164,7 @@ impl Running {
             ToClient::Ask(ask) => {
                 let Some(subject) = self.subject.clone() else { return };
                 let Stage::Here(work) = std::mem::replace(&mut self.stage, Stage::Over) else { return };
-                self.stage = match self.node.parks.adopt(&self.node, subject, work, ask) {
+                self.stage = match park::adopt(&self.node, subject, work, ask) {
                     Ok(attachment) => Stage::Parked(attachment),
                     Err(work) => Stage::Here(*work),
                 };

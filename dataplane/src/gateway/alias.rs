@@ -11,12 +11,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    bridge::member,
+    bridge::translate::member,
     call::{Answer, Call, CallError},
     catalog::{Alias, Catalog, Entry},
-    scanned,
 };
-use crate::mcp::{Key, ProtocolVersion, error::code, splice::Patch};
+use crate::mcp::{Key, Limits, Params, ProtocolVersion, error::code, splice::Patch};
 
 const INPUT_SCHEMA: &str = "inputSchema";
 /// In `_meta` of a result that is an error, as all agents have it.
@@ -26,14 +25,18 @@ const ERROR_META: &str = "io.magictunnel/error";
 /// stays the bytes that the client sent.
 ///
 /// # Errors
-/// If an argument is missing that the tool set maps.
+/// If an argument is missing that the tool set maps, or what it makes of them is too
+/// deep or too much.
 pub fn map(alias: &Alias, call: &mut Call) -> Result<(), CallError> {
     if alias.of.is_plain() {
         return Ok(());
     }
     let arguments = arguments(&alias.of, call)?;
     let params = call.params.patch().set(Key::Arguments.as_str(), arguments.to_string()).finish();
-    call.params = scanned(&params);
+    // What the tool set makes of them may be deeper and more than what came.
+    call.params = Params::scan(&params, Limits::CLIENT).map_err(|error| CallError::InvalidParams {
+        reason: format!("params.arguments, as the tool set passes them on: {error}"),
+    })?;
     Ok(())
 }
 

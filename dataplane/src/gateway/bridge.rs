@@ -21,6 +21,7 @@ mod follow;
 mod kept;
 pub mod param_headers;
 pub mod shown;
+mod speaker;
 mod to_legacy;
 mod to_modern;
 pub(super) mod translate;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use tokio::time::timeout_at;
 
-pub use self::{abilities::within, kept::KeptSessions, translate::member};
+pub use self::{abilities::within, kept::KeptSessions};
 use super::call::{Answer, Call, CallError, Caller};
 use crate::{
     mcp::Era,

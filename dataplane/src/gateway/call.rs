@@ -27,6 +27,8 @@ use crate::mcp::{Method, Params, ProtocolVersion, RawId, RpcError, error::code};
 /// Messages to a client that wait until its door takes them. A full queue
 /// holds the backend back: nothing is dropped, nothing grows.
 pub const TO_CLIENT_QUEUE_MAX: usize = 64;
+/// Resources that one stream, or one session, may follow.
+pub const SUBSCRIBED_URIS_MAX: usize = 1_000;
 
 /// One request of a client.
 #[derive(Clone, Debug)]
@@ -350,6 +352,47 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// The same for another caller who waited for it too.
+    pub fn repeat(&self) -> Self {
+        match self {
+            CallError::Timeout { backend, limit } => {
+                CallError::Timeout { backend: backend.clone(), limit: *limit }
+            }
+            CallError::Unreachable { backend, reason } => {
+                CallError::Unreachable { backend: backend.clone(), reason: reason.clone() }
+            }
+            CallError::Lost { backend, reason } => {
+                CallError::Lost { backend: backend.clone(), reason: reason.clone() }
+            }
+            CallError::NeedsAuth { backend, status, reason } => {
+                CallError::NeedsAuth { backend: backend.clone(), status: *status, reason: reason.clone() }
+            }
+            CallError::Overloaded { backend, limit } => {
+                CallError::Overloaded { backend: backend.clone(), limit: *limit }
+            }
+            CallError::QueueFull { backend, limit } => {
+                CallError::QueueFull { backend: backend.clone(), limit: *limit }
+            }
+            CallError::QueueTimeout { backend, waited } => {
+                CallError::QueueTimeout { backend: backend.clone(), waited: *waited }
+            }
+            CallError::SessionLost { backend } => CallError::SessionLost { backend: backend.clone() },
+            CallError::EraMismatch { backend, backend_era, client_era } => {
+                CallError::EraMismatch { backend: backend.clone(), backend_era, client_era }
+            }
+            CallError::Protocol { backend, reason } => {
+                CallError::Protocol { backend: backend.clone(), reason: reason.clone() }
+            }
+            CallError::Disabled { backend } => CallError::Disabled { backend: backend.clone() },
+            CallError::Rpc(error) => CallError::Rpc(error.clone()),
+            CallError::UnknownTool { name } => CallError::UnknownTool { name: name.clone() },
+            CallError::UnknownPrompt { name } => CallError::UnknownPrompt { name: name.clone() },
+            CallError::UnknownResource { uri } => CallError::UnknownResource { uri: uri.clone() },
+            CallError::UnknownMethod { method } => CallError::UnknownMethod { method: method.clone() },
+            CallError::InvalidParams { reason } => CallError::InvalidParams { reason: reason.clone() },
+        }
+    }
+
     /// The one place where a failure becomes something a client can see. The
     /// reasons of failed connections hold addresses, and stay in the log.
     pub fn to_rpc(&self, version: ProtocolVersion) -> RpcError {

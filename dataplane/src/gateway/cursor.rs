@@ -3,10 +3,7 @@
 //! A cursor whose list has changed is refused instead of skipping or repeating
 //! entries: clients then list again from the start.
 
-use super::{
-    call::CallError,
-    view::{GatewayView, ListKind},
-};
+use super::{call::CallError, kind::ListKind, view::GatewayView};
 use crate::{
     mcp::RpcError,
     seal::{KeyRing, Purpose},

@@ -24,9 +24,10 @@ use serde::Deserialize;
 use tokio::{sync::mpsc, time};
 
 use super::{
-    call::{Answer, Call, CallError, Caller},
+    call::{Answer, Call, CallError, Caller, SUBSCRIBED_URIS_MAX},
+    kind::ListKind,
     uri,
-    view::{GatewayView, ListKind},
+    view::GatewayView,
 };
 use crate::{
     mcp::{
@@ -38,8 +39,6 @@ use crate::{
     node::Node,
 };
 
-/// Resources that one stream may follow.
-pub const SUBSCRIBED_URIS_MAX: usize = 1_000;
 /// How long a member may take to acknowledge.
 pub const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
 /// Updates of members that wait to be sent.

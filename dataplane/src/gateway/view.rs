@@ -19,7 +19,8 @@ use super::{
     alias,
     bridge::shown,
     catalog::{Alias, Catalog, Entry},
-    results::{Greetings, Page},
+    kind::ListKind,
+    page::{Greetings, Page},
     rewrite::{self, Place},
     uri,
 };
@@ -30,30 +31,6 @@ use crate::{
 
 /// As the table of lists and capabilities has them.
 const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
-
-/// The kinds of lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ListKind {
-    Tools,
-    Prompts,
-    Resources,
-    Templates,
-}
-
-impl ListKind {
-    pub const ALL: [ListKind; 4] =
-        [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::Templates];
-
-    /// The member of the result that holds the entries.
-    pub fn member(self) -> &'static str {
-        match self {
-            ListKind::Tools => "tools",
-            ListKind::Prompts => "prompts",
-            ListKind::Resources => "resources",
-            ListKind::Templates => "resourceTemplates",
-        }
-    }
-}
 
 /// Where a name leads.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,7 +13,7 @@ use std::{
 use mt_proto::pb::discovery as pb;
 use tokio::time::Instant;
 
-use crate::node::tag_of;
+use crate::tag::tag_of;
 
 /// How long a node is found that has left the directory.
 pub const LEAVING_FOR: Duration = Duration::from_secs(60);

@@ -28,7 +28,7 @@ use serde_json::{Map, Value, json};
 
 pub use self::files::Files;
 use self::{listen::Followers, meters::Meters, prompts::Prompts, reporter::ToClient, resources::Resources};
-use super::Secrets;
+use super::secrets::Secrets;
 use crate::{
     gateway::call::{Answer, Call, CallError, Caller},
     mcp::{

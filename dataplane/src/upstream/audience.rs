@@ -6,7 +6,7 @@
 
 use parking_lot::Mutex;
 
-use super::{session::LegKey, sharing::may_be_asked};
+use super::{leg_key::LegKey, sharing::may_be_asked};
 use crate::gateway::call::{Caller, Client};
 
 pub enum Audience {

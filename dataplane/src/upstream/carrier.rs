@@ -1,12 +1,11 @@
 //! What carries the messages of a pipe, and in what that differs.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use mt_proto::resource::{HttpTransport, Sharing};
 
 use super::{
-    pipe::{CONNECTION, PROCESS, Pipe, Terms},
-    process::LastWords,
+    pipe::{CONNECTION, Open, PROCESS, Terms},
     sse::Sse,
     stdio::Stdio,
     websocket::WebSocket,
@@ -27,13 +26,6 @@ pub enum Carrier {
 pub enum Connector {
     Sse(Box<Sse>),
     WebSocket(Box<WebSocket>),
-}
-
-/// A pipe that was just opened.
-pub struct Open {
-    pub pipe: Arc<Pipe>,
-    /// What is said beside it.
-    pub words: Option<Arc<LastWords>>,
 }
 
 impl Carrier {

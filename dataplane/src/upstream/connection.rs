@@ -98,7 +98,8 @@ mod tests {
             Shared,
             hints::Hints,
             meters::Meters,
-            pipe::{CONNECTION, Clients, Queued, Terms},
+            pipe::{CONNECTION, Queued, Terms},
+            sharing::Clients,
         },
     };
 

@@ -7,9 +7,10 @@ use http::Method as HttpMethod;
 use tokio::time::sleep;
 
 use super::{
+    answer::is_answer,
     client::Incoming,
     endpoint::Reply,
-    legacy::{Legacy, PostReplies, is_answer},
+    legacy::{Legacy, PostReplies},
     question::Questions,
     session::Session,
     stream::{Cursor, EventStream},

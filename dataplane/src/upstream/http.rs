@@ -11,13 +11,13 @@ use mt_proto::{
 };
 
 use super::{
-    Secrets,
     endpoint::Endpoint,
     hints::Hints,
     legacy::Legacy,
     meters::Meters,
     modern::Modern,
     probe::{self, Finding},
+    secrets::Secrets,
     shared::Shared,
     sse,
     state::Eras,
@@ -87,7 +87,7 @@ impl Http {
             if let Finding::Unclear(error) = finding
                 && known.is_some_and(|known| known.speaks(era))
             {
-                return Err(super::repeat(error));
+                return Err(error.repeat());
             }
         }
         let refused = matches!((&legacy, &modern), (Finding::Not(_), Finding::Not(_)));

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use mt_proto::resource::ResourceName;
 
 use super::{
-    session::{LegKey, Session},
+    leg_key::LegKey,
+    session::Session,
     shared::Shared,
     sharing::{Owner, PipeKey},
 };

@@ -19,16 +19,19 @@ use tokio::{
 };
 
 use super::{
+    answer::is_answer,
     audience::Audience,
     endpoint::{Endpoint, Refusal, Reply},
     events,
     follow::Follow,
     handshake::{self, ErrorHead, Negotiated},
     hints::Hints,
-    inherit, level,
+    inherit,
+    leg_key::LegKey,
+    level,
     message::{self, Outgoing},
     question::Replies,
-    session::{Leg, LegKey, Session},
+    session::{Leg, Session},
     shared::Shared,
     single::{Opened, Step, wait},
 };
@@ -231,7 +234,7 @@ impl Legacy {
         };
         match wait(opened).await {
             Some(Ok(session)) => Ok(session),
-            Some(Err(error)) => Err(super::repeat(&error)),
+            Some(Err(error)) => Err(error.repeat()),
             None => Err(self.endpoint.unreachable("the node is stopping".to_owned())),
         }
     }
@@ -475,15 +478,6 @@ impl Drop for CancelOnDrop<'_> {
         if self.armed {
             self.tell();
         }
-    }
-}
-
-/// Whether a response is the one to this request. An error without an id is
-/// about the only request that there was.
-pub fn is_answer(response: &Response, id: &RawId) -> bool {
-    match &response.id {
-        Some(answered) => answered.same_value(id),
-        None => matches!(response.outcome, Outcome::Error(_)),
     }
 }
 

@@ -14,12 +14,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc, time::Instant};
 
-use super::{Leg, Upstream};
 use crate::{
     gateway::call::{Caller, Client, Scope, ToClient},
     mcp::id::RawId,
@@ -29,9 +25,6 @@ use crate::{
 const IDLE_MAX: usize = 64;
 /// For how long.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(300);
-/// Between a cancellation and the end of its session.
-const CANCEL_GRACE: Duration = Duration::from_secs(1);
-
 /// What is not lent now; the last one used comes last.
 #[derive(Default)]
 pub struct Lending {
@@ -63,57 +56,31 @@ impl Borrowed {
     }
 }
 
-impl Upstream {
-    /// Lends a session for a call, where the backend has sessions of which
-    /// several can be open; opens nothing yet.
-    /// `fresh`: one that nobody has had.
-    pub async fn lend(&self, client: &Client, fresh: bool) -> Option<Borrowed> {
-        if !matches!(self.leg, Leg::Http(_)) || self.config().single_session.is_some() {
-            return None;
-        }
+impl Lending {
+    /// A session for a call of such a client: one that has been used, unless
+    /// `fresh`. Also those that have not been used for long.
+    pub fn take(&self, client: &Client, fresh: bool) -> (Borrowed, Vec<Borrowed>) {
         let (found, old) = {
-            let mut idle = self.lending.idle.lock();
+            let mut idle = self.idle.lock();
             let old: Vec<_> = idle.extract_if(.., |(since, _)| since.elapsed() >= IDLE_TIME_MAX).collect();
             let at = idle.iter().rposition(|(_, lent)| !fresh && lent.suits(client));
             (at.map(|at| idle.remove(at).1), old)
         };
-        for (_, lent) in old {
-            self.end_scope(&lent.client.scope).await;
-        }
         let mut lent = found.unwrap_or_else(|| Borrowed::new(client));
         // What came between two calls is of none; questions are refused by that.
         while lent.events.try_recv().is_ok() {}
-        Some(lent)
+        (lent, old.into_iter().map(|(_, lent)| lent).collect())
     }
 
-    /// Takes a session back after a call that has ended by itself.
-    pub async fn give_back(&self, lent: Borrowed) {
-        let old = {
-            let mut idle = self.lending.idle.lock();
-            idle.push((Instant::now(), lent));
-            (idle.len() > IDLE_MAX).then(|| idle.remove(0).1)
-        };
-        if let Some(old) = old {
-            self.end_scope(&old.client.scope).await;
-        }
-    }
-
-    /// Ends a session in which something may still run: what it asks is refused,
-    /// and it has a moment to hear that it is cancelled.
-    pub fn discard(self: &Arc<Self>, lent: Borrowed) {
-        // Without a runtime the node itself is going.
-        if let (Leg::Http(http), Ok(runtime)) = (&self.leg, tokio::runtime::Handle::try_current()) {
-            let (upstream, scope) = (Arc::clone(self), lent.client.scope.clone());
-            let end = async move {
-                sleep(CANCEL_GRACE).await;
-                upstream.end_scope(&scope).await;
-            };
-            http.legacy.shared.tasks.spawn_on(end, &runtime);
-        }
+    /// Keeps a session for the next call; the oldest, if there are too many.
+    pub fn keep(&self, lent: Borrowed) -> Option<Borrowed> {
+        let mut idle = self.idle.lock();
+        idle.push((Instant::now(), lent));
+        (idle.len() > IDLE_MAX).then(|| idle.remove(0).1)
     }
 
     /// An id that no call in a lent session has had.
-    pub fn lent_id(&self) -> RawId {
-        RawId::number(self.lending.ids.fetch_add(1, Ordering::Relaxed))
+    pub fn id(&self) -> RawId {
+        RawId::number(self.ids.fetch_add(1, Ordering::Relaxed))
     }
 }

@@ -8,10 +8,10 @@ use http::{HeaderMap, Method as HttpMethod, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
+    answer::is_answer,
     client::Incoming,
     endpoint::{Endpoint, Refusal, Reply},
     hints::Hints,
-    legacy::is_answer,
     message::Outgoing,
     stream::{Cursor, EventStream},
 };

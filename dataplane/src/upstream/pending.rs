@@ -10,19 +10,27 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::pipe::Failure;
+use crate::gateway::call::CallError;
 use crate::mcp::{
+    Key, Params,
     envelope::{Notification, Outcome, Request},
     id::{IdCounter, RawId},
     meta,
     method::Method,
-    params::{Key, Params},
     splice::{self, Patch},
 };
 
 /// Messages for one call that it has not taken yet. The pipe is shared, so a
 /// slow call cannot hold it back: further ones are lost to it.
 const NOTICES_MAX: usize = 256;
+
+/// How a call on a pipe failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The pipe ended before the server saw the call.
+    Unsent,
+    Call(CallError),
+}
 
 /// The calls that wait.
 #[derive(Debug, Default)]

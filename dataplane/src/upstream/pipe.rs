@@ -30,20 +30,22 @@ use super::{
     level::Level,
     message::{self, Outgoing},
     meters::Meters,
-    pending::{self, Delivery, Names, Notice, Pending, Ticket},
+    pending::{self, Delivery, Failure, Names, Notice, Pending, Ticket},
+    process::LastWords,
     question::{Questions, Replies},
     shared::Shared,
+    sharing::Clients,
     subscriptions::Followers,
 };
 use crate::{
     gateway::call::{Answer, Call, CallError, Caller},
     mcp::{
+        Key, Params,
         envelope::{Message, Notification, Request, Response},
         error::RpcError,
         id::RawId,
         meta::Meta,
         method::Method,
-        params::{Key, Params},
         scan::Limits,
         version::Era,
     },
@@ -67,16 +69,6 @@ const EXIT_WAIT: Duration = Duration::from_secs(1);
 pub const PROCESS: &str = "process";
 /// What any other is called.
 pub const CONNECTION: &str = "connection";
-
-/// Who the calls of a pipe are from.
-pub struct Clients {
-    /// One client only: whatever names no call is for its latest one.
-    pub sole: bool,
-    /// The client may be asked.
-    pub asks: bool,
-    /// Where messages of a sole client go that belong to no call.
-    pub events: Option<Caller>,
-}
 
 /// An open pipe, as its callers see it.
 pub struct Pipe {
@@ -155,12 +147,11 @@ pub enum Refused {
     Full,
 }
 
-/// How a call on a pipe failed.
-#[derive(Debug)]
-pub enum Failure {
-    /// The pipe ended before the server saw the call.
-    Unsent,
-    Call(CallError),
+/// A pipe that was just opened.
+pub struct Open {
+    pub pipe: Arc<Pipe>,
+    /// What is said beside it.
+    pub words: Option<Arc<LastWords>>,
 }
 
 impl Pipe {

@@ -26,17 +26,17 @@ use tokio::{
 };
 
 use super::{
-    carrier::{Carrier, Open},
+    carrier::Carrier,
     connection, handshake,
     hints::Hints,
     http::pinned_legacy,
     inherit, level,
     message::{self, Outgoing},
     meters::Meters,
-    pipe::{Clients, Ended, Failure, Pipe, SharedBackoff, Terms},
-    repeat,
+    pending::Failure,
+    pipe::{Ended, Open, Pipe, SharedBackoff, Terms},
     shared::Shared,
-    sharing::{self, Owner, PipeKey},
+    sharing::{self, Clients, Owner, PipeKey},
     single::{Opened, Single, Step, wait},
     subscriptions::Followers,
 };
@@ -237,7 +237,7 @@ impl Pipes {
             };
             return match wait(opened).await {
                 Some(Ok(pipe)) => Ok(pipe),
-                Some(Err(error)) => Err(repeat(&error)),
+                Some(Err(error)) => Err(error.repeat()),
                 None => Err(self.unreachable("the node is stopping".to_owned())),
             };
         }

@@ -156,8 +156,9 @@ mod tests {
             hints::Hints,
             meters::Meters,
             pending::Names,
-            pipe::{Clients, PROCESS, Terms},
+            pipe::{PROCESS, Terms},
             process::{Program, Started, drain_stderr, start},
+            sharing::Clients,
         },
     };
 

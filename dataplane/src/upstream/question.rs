@@ -13,13 +13,7 @@ use futures_util::{
 use super::message;
 use crate::{
     gateway::call::{Caller, Question},
-    mcp::{
-        envelope::Request,
-        error::RpcError,
-        id::RawId,
-        method::Method,
-        params::{Key, Params},
-    },
+    mcp::{Key, Params, envelope::Request, error::RpcError, id::RawId, method::Method},
 };
 
 /// Questions of one stream that wait for replies at the same time.

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use mt_proto::resource::{ResourceName, Sharing};
 use serde_json::Value;
 
-use super::pipe::Clients;
 use crate::{
-    gateway::call::{Client, Scope},
+    gateway::call::{Caller, Client, Scope},
     mcp::version::Era,
 };
 
@@ -61,6 +60,16 @@ pub fn key(sharing: Sharing, client: &Client, call: u64) -> PipeKey {
     let class =
         if era == Era::Modern || owner.is_sole() { "".into() } else { canonical(&client.capabilities) };
     PipeKey { owner, era, class }
+}
+
+/// Who the calls of a pipe are from.
+pub struct Clients {
+    /// One client only: whatever names no call is for its latest one.
+    pub sole: bool,
+    /// The client may be asked.
+    pub asks: bool,
+    /// Where messages of a sole client go that belong to no call.
+    pub events: Option<Caller>,
 }
 
 /// What a pipe of this key may take for granted about its callers. None is

@@ -22,10 +22,12 @@ use url::Url;
 
 use super::{
     connection::{Tasks, supervise},
-    endpoint::{Endpoint, Reply, collect},
+    endpoint::{Endpoint, Reply},
     message::Outgoing,
-    pipe::{Failure, Pipe, Queued, Terms},
+    pending::Failure,
+    pipe::{Pipe, Queued, Terms},
     pump::Garbage,
+    request::collect,
     stream::{End, EventStream},
 };
 use crate::{gateway::call::CallError, mcp::headers as protocol};

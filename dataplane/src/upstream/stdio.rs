@@ -5,11 +5,10 @@ use std::{sync::Arc, time::Duration};
 use mt_proto::resource::{ResourceName, StdioTransport, Value};
 
 use super::{
-    Secrets,
-    carrier::Open,
-    pipe::{Pipe, Terms},
+    pipe::{Open, Pipe, Terms},
     process::{self, LastWords, Program, Started},
     pump::{self, Pumps},
+    secrets::Secrets,
 };
 use crate::gateway::call::CallError;
 

@@ -20,10 +20,7 @@ use mt_proto::resource::ResourceName;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use super::{
-    pending::Delivery,
-    pipe::{Failure, Pipe},
-};
+use super::{pending::Delivery, pending::Failure, pipe::Pipe};
 use crate::{
     gateway::call::{Answer, Call, CallError, Caller, Client, Scope},
     mcp::{

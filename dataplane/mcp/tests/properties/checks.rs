@@ -4,9 +4,9 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use mt_mcp::Key;
 use mt_mcp::lines::{self, Framer, Line};
 use mt_mcp::meta::{self, Meta};
-use mt_mcp::params::Key;
 use mt_mcp::patch::Patch;
 use mt_mcp::scan::{Limits, ParseError, Reason, Scanner, Span};
 use mt_mcp::sse::{self, Decoder, Event};

@@ -1,8 +1,8 @@
 //! The codec's rules once more, the slow way: on top of `serde_json`, with
 //! trees and copies. What is said here is what the fast code must do.
 
+use mt_mcp::Key;
 use mt_mcp::id::{ID_BYTES_MAX, RESPONSE_ID_BYTES_MAX};
-use mt_mcp::params::Key;
 use mt_mcp::{Method, scan};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use crate::{
-    gateway::subscription::SUBSCRIBED_URIS_MAX,
+    gateway::call::SUBSCRIBED_URIS_MAX,
     mcp::{Key, Method, Params, RawId, Request},
 };
 

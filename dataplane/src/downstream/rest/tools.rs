@@ -12,7 +12,7 @@ use crate::{
         plain::{Talk, Wish},
         reply,
     },
-    gateway::view::ListKind,
+    gateway::kind::ListKind,
     mcp::{Era, Method, RpcError, splice::Object},
 };
 

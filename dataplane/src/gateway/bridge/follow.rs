@@ -14,14 +14,15 @@ use tokio::{
     sync::oneshot,
     time::{Instant, sleep, timeout_at},
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
-use super::{kept::Kept, to_modern::Speaker, translate::request_to_legacy};
+use super::{
+    kept::{Followed, Kept},
+    speaker::Speaker,
+    translate::request_to_legacy,
+};
 use crate::{
-    gateway::{
-        call::{Answer, Call, CallError, Caller, ToClient},
-        subscription::SUBSCRIBED_URIS_MAX,
-    },
+    gateway::call::{Answer, Call, CallError, Caller, SUBSCRIBED_URIS_MAX, ToClient},
     mcp::{
         Key, Limits, Message, Method, Params, RawId, RpcError,
         splice::{self, Object},
@@ -35,12 +36,6 @@ const BEGIN_MAX: Duration = Duration::from_secs(30);
 /// Between two tries to open a stream: doubled while it says nothing.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// What one session follows at one backend, as long as this lives.
-pub struct Followed {
-    uris: BTreeSet<String>,
-    _stop: DropGuard,
-}
 
 /// `resources/subscribe` and `resources/unsubscribe`.
 pub async fn change(

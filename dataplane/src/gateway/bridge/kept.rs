@@ -3,15 +3,18 @@
 //!
 //! It ends with the session.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use dashmap::DashMap;
 use metrics::counter;
 use mt_proto::resource::ResourceName;
 use parking_lot::Mutex as SyncMutex;
 use tokio::sync::Mutex;
+use tokio_util::sync::DropGuard;
 
-use super::follow::Followed;
 use crate::{
     gateway::call::{CallError, Scope},
     mcp::{RpcError, meta::LogLevel},
@@ -34,6 +37,12 @@ pub struct Kept {
     /// By backend. Locked while a subscription changes: two changes at once
     /// would open the backend's stream twice.
     pub followed: Mutex<HashMap<ResourceName, Followed>>,
+}
+
+/// What one session follows at one backend, as long as this lives.
+pub struct Followed {
+    pub uris: BTreeSet<String>,
+    pub _stop: DropGuard,
 }
 
 impl KeptSessions {

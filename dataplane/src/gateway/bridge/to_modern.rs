@@ -12,10 +12,10 @@ use mt_proto::resource::ResourceName;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    abilities,
     asked::{self, Asked, Reading, Unaskable},
     content::{failed_tool, visit_text},
     follow,
+    speaker::{self, Speaker},
     translate::{error_to_legacy, result_to_legacy},
 };
 use crate::{
@@ -23,14 +23,7 @@ use crate::{
         call::{Answer, Call, CallError, Caller, Client},
         catalog::Catalog,
     },
-    mcp::{
-        Key, Limits, Method, Params, RawId, RpcError,
-        error::code,
-        meta::{LogLevel, key},
-        splice::Patch,
-        text,
-        version::LATEST_MODERN,
-    },
+    mcp::{Key, Method, RawId, RpcError, error::code, meta::LogLevel, version::LATEST_MODERN},
     node::Node,
     upstream::Upstream,
 };
@@ -80,53 +73,6 @@ fn set_level(node: &Arc<Node>, call: &Call) -> Result<Answer, CallError> {
     Ok(Answer::Result(Bytes::from_static(b"{}")))
 }
 
-/// A legacy client, as a modern backend sees it.
-pub struct Speaker {
-    pub client: Arc<Client>,
-    level: Option<LogLevel>,
-}
-
-impl Speaker {
-    pub fn of(node: &Node, client: &Client) -> Self {
-        Self {
-            level: node.bridged.level(&client.scope),
-            client: Arc::new(Client {
-                version: LATEST_MODERN,
-                capabilities: abilities::to_modern(client.version, &client.capabilities),
-                // Whatever belongs to no call goes another way.
-                events: None,
-                ..client.clone()
-            }),
-        }
-    }
-
-    /// Params with all that a modern request says of itself.
-    ///
-    /// # Errors
-    /// They are too deep or too many now.
-    pub fn params(&self, params: &Params) -> Result<Params, CallError> {
-        let mut patch = params
-            .patch()
-            .set_in("_meta", key::PROTOCOL_VERSION, text::encode(LATEST_MODERN.as_str()))
-            .set_in("_meta", key::CLIENT_CAPABILITIES, self.client.capabilities.clone());
-        if !self.client.info.is_empty() {
-            patch = patch.set_in("_meta", key::CLIENT_INFO, self.client.info.clone());
-        }
-        if let Some(level) = self.level {
-            patch = patch.set_in("_meta", key::LOG_LEVEL, text::encode(level.as_str()));
-        }
-        if params.peek(Key::Task).is_some() {
-            patch = patch.remove(Key::Task.as_str());
-        }
-        scanned(patch)
-    }
-}
-
-fn scanned(patch: Patch) -> Result<Params, CallError> {
-    Params::scan(&patch.finish(), Limits::BACKEND)
-        .map_err(|error| CallError::InvalidParams { reason: format!("params: {error}") })
-}
-
 async fn rounds(
     node: &Arc<Node>,
     catalog: Option<&Catalog>,
@@ -166,7 +112,7 @@ async fn rounds(
         modern.params = match replies(&asked, &call.client, caller).await {
             Ok(replies) => {
                 let params = asked.answered(modern.params.patch(), replies).map_err(CallError::Rpc)?;
-                scanned(params)?
+                speaker::scanned(params)?
             }
             Err(Unasked::Visit { message, url }) if call.method == Method::ToolsCall => {
                 return Ok(Answer::Result(failed_tool(&visit_text(&message, &url))));

@@ -42,12 +42,7 @@ pub fn request_to_legacy(params: &Params) -> Params {
     if patch.is_empty() {
         return params.clone();
     }
-    scanned(&patch.finish())
-}
-
-/// Params that were scanned once and of which something has been taken out.
-fn scanned(raw: &Bytes) -> Params {
-    Params::scan(raw, Limits::BACKEND).expect("params that were scanned once scan again when they are fewer")
+    Params::edited(&patch.finish())
 }
 
 /// A legacy backend's result for a modern client. `server_info` is the raw

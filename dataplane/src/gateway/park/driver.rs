@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use metrics::counter;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -16,25 +17,29 @@ use tokio::{
 };
 
 use super::{
-    Heard, Outcome, Place, Retry, Subject, Work, lost,
+    attachment::{Heard, Outcome, lost},
     machine::{Action, Denial, Machine, ROUND_TTL},
     state::{self, Ticket},
+    subject::Subject,
+    table::{Place, Retry},
 };
 use crate::{
     gateway::{
         bridge::translate::each_member,
-        call::{Answer, Ask, Question, Reply, ToClient},
+        call::{Answer, Ask, CallError, Question, Reply, ToClient},
     },
-    mcp::{
-        Key, Limits, Message, Method, ProtocolVersion, RawId, RpcError,
-        splice::{self, Object},
-        version::LATEST_MODERN,
-    },
+    mcp::{Key, ProtocolVersion, RpcError, splice::Object, version::LATEST_MODERN},
     node::Node,
 };
 
 /// What speaks to modern clients only says it in their words.
 const VERSION: ProtocolVersion = LATEST_MODERN;
+
+/// A call that runs, and what it says.
+pub struct Work {
+    pub call: BoxFuture<'static, Result<Answer, CallError>>,
+    pub from_call: mpsc::Receiver<ToClient>,
+}
 
 pub(super) struct Driver {
     node: Arc<Node>,
@@ -284,7 +289,7 @@ impl Driver {
             }
         }
         // It has ended while its client was away.
-        if self.work.is_none() && self.place.live.is_some() {
+        if self.work.is_none() && self.place.is_live() {
             return self.rest();
         }
         true
@@ -374,20 +379,5 @@ fn denied(denial: Denial) -> RpcError {
         Denial::Spent => {
             RpcError::invalid_params("this requestState was answered, and the call has asked again")
         }
-    }
-}
-
-/// Progress under another token; none if nobody wants to hear of it.
-pub(super) fn renamed(message: Bytes, token: Option<&RawId>) -> Option<Bytes> {
-    if memchr::memmem::find(&message, b"progress").is_none() {
-        return Some(message);
-    }
-    match Message::parse(message.clone(), Limits::BACKEND) {
-        Ok(Message::Notification(told)) if told.method == Method::Progress => {
-            let own = Bytes::copy_from_slice(token?.as_bytes());
-            let params = told.params.patch().set(Key::ProgressToken.as_str(), own).finish();
-            Some(splice::notification(&told.method, Some(&params)))
-        }
-        _ => Some(message),
     }
 }

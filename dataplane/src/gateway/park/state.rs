@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Subject;
+use super::subject::Subject;
 use crate::{
     gateway::bridge::translate::member,
     mcp::{Key, Method, Params, RpcError, splice::Patch, text},

@@ -1,4 +1,7 @@
-use std::{sync::atomic::AtomicBool, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use mt_proto::{
     pb::{discovery::Catalog as CatalogPb, resource as pb},
@@ -11,10 +14,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{machine::ROUND_TTL, state::State, *};
 use crate::{
     gateway::{
-        call::{Caller, Question},
+        call::{Answer, Caller, Question, ToClient},
         catalog::Catalog,
+        view::GatewayView,
     },
-    mcp::Limits,
+    mcp::{Limits, Method, error::code},
     seal::KeyRing,
 };
 
@@ -92,9 +96,7 @@ async fn park(node: &Arc<Node>, subject: &Subject, rounds: usize) -> (Attachment
         Some(ToClient::Ask(ask)) = work.from_call.recv() => ask,
         _ = &mut work.call => panic!("it asks"),
     };
-    let Ok(attachment) = node.parks.adopt(node, subject.clone(), work, first) else {
-        panic!("there is room")
-    };
+    let Ok(attachment) = adopt(node, subject.clone(), work, first) else { panic!("there is room") };
     (attachment, gone)
 }
 
@@ -129,7 +131,7 @@ async fn asked(
 
 fn retry(node: &Node, subject: &Subject) -> Result<Attachment, RpcError> {
     match state::open(&node.keys(), subject)? {
-        State::Parked(ticket) => node.parks.retry(node, &ticket, &subject.params),
+        State::Parked(ticket) => super::retry(node, &ticket, &subject.params),
         other => panic!("{other:?}"),
     }
 }
@@ -291,8 +293,8 @@ async fn one_principal_cannot_take_every_place() {
     }
     let (mut work, _) = asking(1);
     let ask = || Ask { questions: Vec::new(), replies: tokio::sync::oneshot::channel().0 };
-    work = *node.parks.adopt(&node, alice(&request()), work, ask()).unwrap_err();
-    assert!(node.parks.adopt(&node, subject("bob", "default", &request()), work, ask()).is_ok());
+    work = *adopt(&node, alice(&request()), work, ask()).unwrap_err();
+    assert!(adopt(&node, subject("bob", "default", &request()), work, ask()).is_ok());
 }
 
 #[test]

@@ -117,8 +117,9 @@ fn long_lists_have_pages_and_a_change_anywhere_changes_the_digest() {
 fn a_page_is_rendered_once_for_an_era_and_its_cursor_for_each_answer() {
     let gateway = pb::Gateway { members: vec![member("a")], page_size: 2, ..Default::default() };
     let view = view(gateway, catalog(&["1", "2", "3"], &[], "{}"), catalog(&[], &[], "{}"));
-    let result =
-        |page, version, next| view.list(ListKind::Tools).result(page).unwrap().result(version, &view, next);
+    let result = |page, version, next| {
+        results::page(&view, view.list(ListKind::Tools).result(page).unwrap(), version, next)
+    };
     let (old, new) = (ProtocolVersion::V2025_11_25, ProtocolVersion::V2026_07_28);
     assert_eq!(result(1, old, None), r#"{"tools":[{"x":1E2,"name":"a_3"}]}"#);
     assert_eq!(

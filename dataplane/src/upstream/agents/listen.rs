@@ -32,10 +32,7 @@ use super::{
     watch::Followed,
 };
 use crate::{
-    gateway::{
-        call::{Call, CallError, Caller},
-        subscription::SUBSCRIBED_URIS_MAX,
-    },
+    gateway::call::{Call, CallError, Caller, SUBSCRIBED_URIS_MAX},
     mcp::{
         Key, Method, RawId,
         meta::key,

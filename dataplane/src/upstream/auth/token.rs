@@ -32,14 +32,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::form_urlencoded;
 
-use super::{Credentials, resolve};
+use super::credentials::{Credentials, HIDDEN_BYTES_MIN};
 use crate::upstream::{
-    Secrets,
     backoff::Backoff,
     client::Origin,
-    endpoint::{self, AGENT, JSON},
     excerpt::excerpt,
     message::Outgoing,
+    request::{self, AGENT, JSON},
+    secrets::{Secrets, resolve},
     shared::Shared,
 };
 
@@ -275,7 +275,7 @@ impl Tokens {
         let exchange = async {
             let response = origin.send(request).await.map_err(|error| Failure::Passing(error.reason()))?;
             let (head, body) = response.into_parts();
-            match endpoint::collect(body, ANSWER_BYTES_MAX).await {
+            match request::collect(body, ANSWER_BYTES_MAX).await {
                 Ok(body) => Ok((head.status, body)),
                 Err(_) => Err(Failure::Passing("its answer broke off or is too long".to_owned())),
             }
@@ -306,9 +306,9 @@ impl Tokens {
         let (Some(origin), Some(uri)) = (&self.origin, &self.uri) else {
             return Err(Failure::Refused("its URL cannot be dialled".to_owned()));
         };
-        *request.uri_mut() = endpoint::target(uri);
+        *request.uri_mut() = request::target(uri);
         let headers = request.headers_mut();
-        if let Some(host) = endpoint::host(uri) {
+        if let Some(host) = request::host(uri) {
             headers.insert(HOST, host);
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
@@ -369,7 +369,7 @@ fn denied(status: StatusCode, body: &[u8], secret: &str) -> Failure {
     let code = status.as_u16();
     // Before anything is cut off: half of a secret is not found any more.
     let mut body = String::from_utf8_lossy(body).into_owned();
-    if secret.len() >= super::HIDDEN_BYTES_MIN && body.contains(secret) {
+    if secret.len() >= HIDDEN_BYTES_MIN && body.contains(secret) {
         body = body.replace(secret, "***");
     }
     let denied: Option<Denied> = serde_json::from_str(&body).ok();

@@ -15,9 +15,9 @@ use crate::{
     },
     upstream::{
         message,
-        pipe::Clients,
         probe::{self, Finding, Said},
         sharing,
+        sharing::Clients,
         state::Eras,
     },
 };

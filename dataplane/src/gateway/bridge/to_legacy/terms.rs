@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::translate::member;
+use super::super::translate::member;
 use crate::{
     gateway::call::{Call, Question},
     mcp::{
