@@ -12,13 +12,13 @@
 //! it out; this file knows neither transports nor eras.
 
 mod alias;
-mod bridge;
+pub mod bridge;
 pub mod call;
 pub mod catalog;
 mod cursor;
 pub mod kind;
 pub mod logging;
-mod offered;
+pub mod offered;
 mod page;
 pub mod park;
 mod results;
@@ -35,11 +35,7 @@ use mt_proto::resource::{ResourceName, Rule};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-pub use self::{
-    bridge::{KeptSessions, within as client_capabilities},
-    offered::catalog as offered,
-    results::initialize,
-};
+pub use self::{bridge::within as client_capabilities, results::initialize};
 use self::{
     call::{Answer, Call, CallError, Caller, Client},
     catalog::Alias,

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    gateway::{KeptSessions, logging, park::Parks},
+    gateway::{bridge::kept::KeptSessions, logging, park::table::Parks},
     hash::HashMap,
     relay::Relay,
     seal::KeyRing,

@@ -14,6 +14,7 @@
 //! request means, is the doors' business (`downstream/elsewhere.rs`). A relayed
 //! request is never relayed again. Reasons: docs/adr/0008.
 
+pub mod change;
 pub mod credential;
 pub mod directory;
 pub mod ledger;
@@ -45,8 +46,9 @@ use tracing::debug;
 
 pub use self::peers::{Cut, Failure, Relayed};
 use self::{
+    change::Change,
     directory::{Directory, Entry},
-    ledger::{Change, Held, Ledger, Own},
+    ledger::{Held, Ledger, Own},
     peers::Peers,
 };
 use crate::{gateway::call::Identity, seal::KeyRing};

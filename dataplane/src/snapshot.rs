@@ -13,7 +13,7 @@ use mt_proto::{
 };
 
 use crate::{
-    gateway::{self, catalog::Catalog, view::GatewayView},
+    gateway::{catalog::Catalog, offered, view::GatewayView},
     hash::HashMap,
 };
 
@@ -96,7 +96,7 @@ impl Snapshot {
             if let Transport::Agents(tool_set) = &backend.transport {
                 let same = before.config.backends.get(name).filter(|same| Arc::ptr_eq(same, backend));
                 let known = same.and_then(|_| before.catalogs.get(name)).cloned();
-                let catalog = known.unwrap_or_else(|| Arc::new(gateway::offered(tool_set)));
+                let catalog = known.unwrap_or_else(|| Arc::new(offered::catalog(tool_set)));
                 catalogs.insert(name.clone(), catalog);
             }
         }

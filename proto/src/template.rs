@@ -22,6 +22,7 @@ mod compile;
 mod expression;
 mod helper;
 mod json_text;
+mod node;
 mod path;
 #[cfg(test)]
 mod properties;

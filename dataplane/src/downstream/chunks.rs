@@ -9,43 +9,12 @@ use bytes::Bytes;
 use futures_util::stream;
 
 use super::{
-    body::Body,
-    pieces::Pieces,
-    running::{Running, Step},
-    silence::Silence,
+    body::Body, framing::Framing, pieces::Pieces, running::Running, silence::Silence, step::Step,
     stream::KEEP_ALIVE_EVERY,
 };
-use crate::mcp::{lines, sse};
 
 /// A chunk that is as long takes no further message.
 pub const CHUNK_BYTES_MAX: usize = 16 << 10;
-
-/// How messages stand beside each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// Server-sent events without ids.
-    Events,
-    Lines,
-}
-
-impl Framing {
-    /// Means nothing, and shows that somebody is there.
-    pub fn keep_alive(self) -> Bytes {
-        Bytes::from_static(match self {
-            Framing::Events => sse::KEEP_ALIVE,
-            // Readers skip an empty line.
-            Framing::Lines => b"\n",
-        })
-    }
-
-    /// Writes a message behind others.
-    pub fn write(self, message: &[u8], chunk: &mut Vec<u8>) {
-        match self {
-            Framing::Events => sse::encode(None, message, chunk),
-            Framing::Lines => lines::encode(message, chunk),
-        }
-    }
-}
 
 /// What a call says from its first message on. Dropping it cancels the call.
 pub fn body(running: Running, first: Bytes, framing: Framing) -> Body {
@@ -97,7 +66,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        downstream::{DoorOptions, Doors},
+        downstream::door::{DoorOptions, Doors},
         gateway::{
             call::{Answer, Caller},
             park::Work,

@@ -36,15 +36,17 @@ use self::{
     standing::Standing,
 };
 use super::{
-    DRAIN_MAX, Door, Doors,
-    legacy::{self, Ended},
+    door::{DRAIN_MAX, Door, Doors},
+    lasting::Ended,
+    legacy,
     meters::Closed,
     modern,
     outlet::{Outlet, Queue},
     pump::Pump,
     reply,
-    running::{Running, Step},
+    running::Running,
     session::Session,
+    step::Step,
     stream::Reader,
 };
 use crate::{

@@ -14,17 +14,14 @@ use futures_util::{
     stream::{BoxStream, StreamExt},
 };
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full};
 use mt_proto::pb::node::SessionRecord;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Door, Doors,
     body::Body,
+    door::Door,
     legacy::attend,
     outlet::Outlet,
-    path::{self, Path, Service},
-    pieces::Pieces,
     reply::{self, refuse},
     session::{Place, Session},
 };
@@ -34,10 +31,9 @@ use crate::{
         call::{Call, Caller},
     },
     mcp::{
-        Key, Limits, Message, Method, Params, RawId, RpcError, error::code, headers, splice, splice::Object,
-        sse,
+        Limits, Message, Method, Params, RawId, RpcError, error::code, headers, splice, splice::Object, sse,
     },
-    relay::{Declined, Failure, Inbound, Incoming, Relayed, TakenUp, directory::Entry, ledger::Change},
+    relay::{Failure, Relayed, TakenUp, directory::Entry},
 };
 
 /// Nodes that are tried for one request.
@@ -169,7 +165,7 @@ async fn hand_over(door: &Door, token: &str, original: &Original<'_>) -> Option<
 ///
 /// # Errors
 /// The tag of a node that serves it.
-async fn take_up(
+pub async fn take_up(
     door: &Door,
     token: &str,
     id: &Arc<str>,
@@ -226,16 +222,6 @@ fn replay(door: &Door, session: &Arc<Session>, record: &SessionRecord) {
     door.node.tracker.spawn(async move { _ = timeout(REPLAY_MAX, work).await });
 }
 
-/// What a call changes that the session's next owner must know, if it succeeds.
-pub fn change_of(call: &Call) -> Option<Change> {
-    match call.method {
-        Method::SetLevel => call.params.get(Key::Level).map(Change::LogLevel),
-        Method::ResourcesSubscribe => Some(Change::Subscribed(call.params.text(Key::Uri)?.into_owned())),
-        Method::ResourcesUnsubscribe => Some(Change::Unsubscribed(call.params.text(Key::Uri)?.into_owned())),
-        _ => None,
-    }
-}
-
 /// Has a request served by the node with this tag, for what is nowhere else.
 /// None: it is this node, or it is not there.
 pub async fn owner(door: &Door, tag: &str, original: &Original<'_>) -> Option<Response<Body>> {
@@ -262,7 +248,7 @@ async fn answer(relayed: Relayed, request: Option<RawId>) -> Response<Body> {
         let chunks = body.map(move |chunk| match (chunk, &request) {
             (Ok(chunk), _) => chunk,
             (Err(_), Some(id)) => {
-                let message = splice::error_response(Some(id), &gone());
+                let message = splice::error_response(Some(id), &reply::gone());
                 let mut last = Vec::new();
                 if lines {
                     last.extend_from_slice(&message);
@@ -312,15 +298,10 @@ async fn whole<E>(mut body: BoxStream<'static, Result<Bytes, E>>) -> Result<Byte
     Ok(all.freeze())
 }
 
-/// What is said of a request that a node had which is gone.
-pub fn gone() -> RpcError {
-    RpcError::new(code::OWNER_LOST, "the node that had this request is gone; it may have taken effect")
-}
-
 fn lost(request: Option<&RawId>) -> Response<Body> {
     // A legacy client reads an error only from a 200.
     let status = if request.is_some() { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
-    refuse(status, request, &gone())
+    refuse(status, request, &reply::gone())
 }
 
 fn full(request: Option<RawId>) -> Response<Body> {
@@ -331,67 +312,4 @@ fn unreachable(request: Option<RawId>) -> Response<Body> {
     let error =
         RpcError::new(code::OWNER_LOST, "the node that has this session cannot be reached; try again");
     refuse(StatusCode::SERVICE_UNAVAILABLE, request.as_ref(), &error)
-}
-
-impl Inbound for Arc<Doors> {
-    fn take(
-        &self,
-        incoming: Incoming,
-    ) -> BoxFuture<'static, Result<Response<BoxStream<'static, Bytes>>, Declined>> {
-        let doors = self.clone();
-        Box::pin(async move { taken(doors, incoming).await.map(stream_of) })
-    }
-
-    fn serves(&self, session: &str) -> bool {
-        // A node that stops keeps what is under way, and nothing else.
-        self.sessions.has(session, self.node.draining.is_cancelled())
-    }
-
-    fn displaced(&self, session: &str) {
-        self.sessions.displace(session);
-    }
-}
-
-fn stream_of(response: Response<Body>) -> Response<BoxStream<'static, Bytes>> {
-    response.map(|body| {
-        let chunks = body.into_data_stream();
-        chunks.filter_map(|chunk| std::future::ready(chunk.ok().map(Pieces::joined))).boxed()
-    })
-}
-
-/// Serves a request of another node.
-async fn taken(doors: Arc<Doors>, incoming: Incoming) -> Result<Response<Body>, Declined> {
-    let Incoming { request, identity } = incoming;
-    let uri = request.uri().clone();
-    let Some(Path { gateway, service }) = path::parse(uri.path()) else {
-        return Ok(reply::empty(StatusCode::NOT_FOUND));
-    };
-    let door = match doors.enter(gateway, identity) {
-        Ok(door) => Door { relayed: true, ..door },
-        Err((status, error)) => return Ok(refuse(status, None, &error)),
-    };
-    if let Some(token) = request.headers().get(headers::SESSION_ID).and_then(|token| token.to_str().ok()) {
-        let draining = door.node.draining.is_cancelled();
-        let placed =
-            door.doors.sessions.place(&door.node.keys(), &door.view.gateway.name, &door.identity, token);
-        match placed {
-            Ok(Place::Here { busy: false }) if draining => return Err(Declined::Draining),
-            Ok(Place::Away { .. }) if draining => return Err(Declined::Draining),
-            Ok(Place::Away { id, opener, good_for }) => {
-                take_up(&door, token, &id, &opener, good_for).await.map_err(Declined::Moved)?;
-            }
-            Ok(Place::Here { .. }) | Err(_) => {}
-        }
-    }
-    let request = request.map(Full::new);
-    Ok(match (service, request.method()) {
-        (Service::Streamable, &HttpMethod::POST) => {
-            let (head, body) = request.into_parts();
-            super::post(door, &head, body).await
-        }
-        (Service::Streamable, &HttpMethod::GET) => super::legacy::get(door, request.headers()),
-        (Service::Streamable, &HttpMethod::DELETE) => super::legacy::delete(door, request.headers()).await,
-        (Service::Messages, &HttpMethod::POST) => super::sse::post(door, request).await,
-        _ => reply::empty(StatusCode::METHOD_NOT_ALLOWED),
-    })
 }

@@ -9,16 +9,14 @@
 //! known before anything of a message is read. Each request becomes a call like
 //! any other (`plain.rs`).
 
+mod convert;
 mod health;
 mod service;
+pub mod services;
 mod session;
 mod status;
 
-use std::{
-    convert::Infallible,
-    net::IpAddr,
-    sync::{Arc, OnceLock},
-};
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -32,9 +30,9 @@ use tonic::{Status, service::Routes};
 use tower::Service as _;
 
 use super::{
-    BODY_BYTES_MAX, BODY_MAX, Door, Doors,
     auth::Admitted,
     body::{self, Body},
+    door::{BODY_BYTES_MAX, BODY_MAX, Door, Doors},
     meters::Plain,
     path::DEFAULT_GATEWAY,
     plain::kind::Failure,
@@ -53,13 +51,6 @@ const SESSION: &str = "/magictunnel.mcp.v1.McpService/Session";
 /// A frame's head, and what else is around a payload in a message.
 const FRAME_BYTES: usize = 1_024;
 
-/// The services, made for the first request: their descriptors take over a MiB
-/// and many a node never has a client that speaks gRPC.
-#[derive(Default)]
-pub struct Services {
-    routes: OnceLock<Routes>,
-}
-
 /// Who calls, for the service that is called.
 #[derive(Clone)]
 struct Caller {
@@ -75,26 +66,20 @@ impl Caller {
     }
 }
 
-impl Services {
-    fn routes(&self, node: &Arc<Node>) -> Routes {
-        self.routes.get_or_init(|| Self::made(node)).clone()
-    }
-
-    fn made(node: &Arc<Node>) -> Routes {
-        let mcp =
-            McpServiceServer::new(service::Service).max_decoding_message_size(BODY_BYTES_MAX + FRAME_BYTES);
-        let health = tonic_health::pb::health_server::HealthServer::new(health::Service::new(node.clone()));
-        let mut routes = Routes::new(mcp).add_service(health);
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_file_descriptor_set(descriptors())
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        let why = "descriptors that were made from our own files can be read";
-        routes = routes.add_service(reflection().build_v1().expect(why));
-        routes = routes.add_service(reflection().build_v1alpha().expect(why));
-        routes.prepare()
-    }
+/// The services that the door has.
+fn made(node: &Arc<Node>) -> Routes {
+    let mcp = McpServiceServer::new(service::Service).max_decoding_message_size(BODY_BYTES_MAX + FRAME_BYTES);
+    let health = tonic_health::pb::health_server::HealthServer::new(health::Service::new(node.clone()));
+    let mut routes = Routes::new(mcp).add_service(health);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_file_descriptor_set(descriptors())
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let why = "descriptors that were made from our own files can be read";
+    routes = routes.add_service(reflection().build_v1().expect(why));
+    routes = routes.add_service(reflection().build_v1alpha().expect(why));
+    routes.prepare()
 }
 
 /// Of the service and of nothing that other ports serve.
@@ -142,7 +127,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let answered: Result<_, Infallible> = doors.grpc.routes(&doors.node).call(request).await;
+    let answered: Result<_, Infallible> = doors.grpc.routes(|| made(&doors.node)).call(request).await;
     let response = match answered {
         Ok(response) => response,
         Err(never) => match never {},

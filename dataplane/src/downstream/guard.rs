@@ -6,7 +6,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 
-use super::{DoorOptions, body::Body, reply};
+use super::{body::Body, door::DoorOptions, reply};
 use crate::mcp::RpcError;
 
 /// What a page may send of its own will.

@@ -11,7 +11,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use http::{HeaderValue, Method as HttpMethod, Request, StatusCode, header};
 use serde_json::Value;
 
-use super::{Door, elsewhere::gone, path, running::Step};
+use super::{door::Door, path, reply, step::Step};
 use crate::{
     gateway::{
         call::Call,
@@ -70,7 +70,7 @@ pub async fn hand(
         Ok(relayed) => Ok(steps(relayed, call.id)),
         Err(Failure::Unsent { .. } | Failure::Moved(_)) => Err(Box::new((door, call))),
         Err(Failure::Full) => Ok(only(&call.id, &RpcError::overloaded(), StatusCode::SERVICE_UNAVAILABLE)),
-        Err(Failure::Lost { .. }) => Ok(only(&call.id, &gone(), StatusCode::BAD_GATEWAY)),
+        Err(Failure::Lost { .. }) => Ok(only(&call.id, &reply::gone(), StatusCode::BAD_GATEWAY)),
     }
 }
 
@@ -156,7 +156,7 @@ impl Reading {
     /// The answer was lost with the node.
     fn cut(&mut self) -> Step {
         self.over = true;
-        let message = splice::error_response(Some(&self.id), &gone()).into();
+        let message = splice::error_response(Some(&self.id), &reply::gone()).into();
         Step::Ended { message, status: StatusCode::BAD_GATEWAY }
     }
 }

@@ -11,12 +11,23 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures_util::{FutureExt, future::Abortable};
+use futures_util::{
+    FutureExt,
+    future::{Abortable, BoxFuture},
+};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-use super::legacy::{Ended, Work};
-use crate::{gateway::call::CallError, mcp::RpcError};
+use crate::{
+    gateway::call::{Answer, CallError},
+    mcp::RpcError,
+};
+
+/// How a call ends; with nothing if it was cancelled.
+pub type Ended = Option<Result<Answer, CallError>>;
+
+/// A call's work, where whoever has it can move it at no cost.
+pub type Work = BoxFuture<'static, Result<Answer, CallError>>;
 
 /// Ends as the call does; dropped before that, the call goes on in a task.
 pub struct Lasting {

@@ -9,21 +9,20 @@ use std::{future::ready, sync::Arc};
 use bytes::Bytes;
 use futures_util::{
     FutureExt,
-    future::{Abortable, BoxFuture, join_all},
+    future::{Abortable, join_all},
     stream,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use super::{
-    Answering, Door, Doors, at_once,
     body::Body,
-    elsewhere,
-    lasting::Lasting,
+    door::{Door, Doors},
+    lasting::{Ended, Lasting, Work},
     ndjson,
     outlet::{Outlet, Queue, STALL_MAX},
     pump::Pump,
-    reply::{self, refuse},
+    reply::{self, Answering, at_once, refuse},
     session::{Session, SessionError},
     stream::RETRY_DEFAULT,
 };
@@ -38,6 +37,7 @@ use crate::{
         Response as RpcResponse, RpcError, envelope, headers, meta::Initialize, splice,
     },
     node::Node,
+    relay::change::Change,
 };
 
 /// A bound for calls that are answered here; a backend's own comes later.
@@ -45,12 +45,6 @@ const LOCAL_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What streamable HTTP has, where a session is known.
 pub const METHODS: &str = "POST, GET, DELETE";
-
-/// How a call ends; with nothing if it was cancelled.
-pub type Ended = Option<Result<Answer, CallError>>;
-
-/// A call's work, where whoever has it can move it at no cost.
-pub type Work = BoxFuture<'static, Result<Answer, CallError>>;
 
 /// Takes one message.
 pub fn post(door: Door, head: &HeaderMap, message: Message, body: Bytes) -> Answering {
@@ -269,7 +263,7 @@ fn begin(
             let method = call.method.as_str().to_owned();
             return Err(CallError::UnknownMethod { method });
         }
-        let change = elsewhere::change_of(&call);
+        let change = change_of(&call);
         let answer = gateway::answer(&node, &table, &view, &mut call, &caller).await;
         // Whoever still hears of this answer: the client must start again.
         if let Err(CallError::SessionLost { .. }) = answer {
@@ -282,6 +276,16 @@ fn begin(
     });
     // A session that has ended opens nothing at a backend any more.
     Some((Abortable::new(work, cancelled), from_call))
+}
+
+/// What a call changes that the session's next owner must know, if it succeeds.
+fn change_of(call: &Call) -> Option<Change> {
+    match call.method {
+        Method::SetLevel => call.params.get(Key::Level).map(Change::LogLevel),
+        Method::ResourcesSubscribe => Some(Change::Subscribed(call.params.text(Key::Uri)?.into_owned())),
+        Method::ResourcesUnsubscribe => Some(Change::Unsubscribed(call.params.text(Key::Uri)?.into_owned())),
+        _ => None,
+    }
 }
 
 /// A stream that the client can come back to.

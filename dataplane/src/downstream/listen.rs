@@ -32,15 +32,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{DoorOptions, Doors, body::Body, handle, legacy};
+use super::{
+    body::Body,
+    dispatch::handle,
+    door::{DRAIN_MAX, DoorOptions, Doors},
+    legacy,
+};
 use crate::node::Node;
 
 /// Sockets that are open at once; more wait in the listener's backlog.
 pub const CONNECTIONS_MAX: usize = 8_192;
 /// How long a client may take to send the head of a request.
 pub const HEAD_MAX: Duration = Duration::from_secs(10);
-/// How long requests that are under way may take when the node stops.
-pub const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// After a failed `accept` (no file descriptors, say).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How HTTP/2 begins, and never HTTP/1.

@@ -9,11 +9,13 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::{
-    Answering, Door, at_once,
-    chunks::{self, Framing},
+    chunks,
+    door::Door,
+    framing::Framing,
     ndjson,
-    reply::{self, refuse},
-    running::{Running, Step},
+    reply::{self, Answering, at_once, refuse},
+    running::Running,
+    step::Step,
 };
 use crate::{
     gateway::call::{Call, Client, Scope},

@@ -11,11 +11,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::{
     body::Body,
-    chunks::{self, CHUNK_BYTES_MAX, Framing},
+    chunks::{self, CHUNK_BYTES_MAX},
+    framing::Framing,
     outlet::Queue,
     pieces::Pieces,
-    running::{Running, Step},
+    running::Running,
     silence::Silence,
+    step::Step,
     stream::KEEP_ALIVE_EVERY,
 };
 

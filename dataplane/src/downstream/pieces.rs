@@ -9,7 +9,7 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-use super::chunks::Framing;
+use super::framing::Framing;
 use crate::mcp::{RawId, splice};
 
 /// From so many bytes on a value stays a piece of its own.

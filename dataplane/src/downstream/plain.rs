@@ -23,10 +23,7 @@ use self::{
     said::Said,
     tail::{Tails, Whose},
 };
-use super::{
-    Door, modern,
-    running::{Running, Step},
-};
+use super::{door::Door, modern, running::Running, step::Step};
 use crate::{
     gateway::call::Call,
     mcp::{
@@ -164,7 +161,7 @@ impl Talk {
     /// If it is no request that a gateway takes.
     pub fn start(door: Door, wish: Wish) -> Result<Self, Failure> {
         let tails = door.doors.tails.clone();
-        let whose = Whose::of(&door);
+        let whose = door.tailed();
         let followed = whose.as_ref().and_then(|whose| tails.level(whose));
         let own = wish.level;
         let level = match (own, followed) {

@@ -1,12 +1,16 @@
 //! HTTP responses that carry JSON-RPC.
 
+use std::future::ready;
+
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
 
 use super::{body::Body, pieces::Pieces};
 use crate::{
     gateway::call::{Answer, CallError},
-    mcp::{Era, Message, ProtocolVersion, RawId, RpcError, splice},
+    mcp::{Era, Message, ProtocolVersion, RawId, RpcError, error::code, splice},
     node::Node,
 };
 
@@ -103,6 +107,11 @@ pub fn id_of(message: &Message) -> Option<&RawId> {
     }
 }
 
+/// What is said of a request that a node had which is gone.
+pub fn gone() -> RpcError {
+    RpcError::new(code::OWNER_LOST, "the node that had this request is gone; it may have taken effect")
+}
+
 /// Whether the node serves, for load balancers that only reach this port.
 pub fn health(node: &Node) -> Response<Body> {
     let snapshot = node.snapshot();
@@ -117,4 +126,22 @@ pub fn health(node: &Node) -> Response<Body> {
         "{{\"status\":\"{word}\",\"version\":\"{version}\",\"generation\":{generation},\"gateways\":{gateways}}}"
     );
     json(status, Bytes::from(body))
+}
+
+/// A response on its way. On the heap, and each kind of request has its own: a
+/// call keeps no room for what others need, and moves as one pointer.
+pub type Answering = BoxFuture<'static, Response<Body>>;
+
+/// A response that is there.
+pub fn at_once(response: Response<Body>) -> Answering {
+    Box::pin(ready(response))
+}
+
+/// The same to a request whose body was not read. hyper closes the connection of a
+/// request that is dropped before its response is asked for, unless all has come.
+pub fn unread(request: Request<Incoming>, response: Response<Body>) -> Answering {
+    Box::pin(async move {
+        drop(request);
+        response
+    })
 }

@@ -29,9 +29,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Door,
     body::Body,
-    json_body,
+    door::Door,
     meters::Plain as Counted,
     openapi,
     path::Plain,
@@ -40,6 +39,7 @@ use super::{
         kind::{Failure, Kind},
         unasked,
     },
+    post::json_body,
     reply,
 };
 use crate::mcp::{RpcError, meta::LogLevel, splice::Object};

@@ -6,15 +6,17 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bytes::Bytes;
 use futures_util::{
     future::BoxFuture,
     stream::{BoxStream, StreamExt},
 };
-use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{Door, Doors, handover, pieces::Pieces, reply};
+use super::{
+    door::{Door, Doors},
+    handover, reply,
+    step::Step,
+};
 use crate::{
     gateway::{
         self,
@@ -27,16 +29,6 @@ use crate::{
     mcp::{Era, Key, Limits, Params, ProtocolVersion, RawId, RpcError},
     node::Node,
 };
-
-/// What comes of a call next.
-#[derive(Debug)]
-pub enum Step {
-    /// A notification, a whole message.
-    Said(Bytes),
-    /// The answer, a whole message; nothing follows. The status is for doors
-    /// that have one.
-    Ended { message: Pieces, status: StatusCode },
-}
 
 /// A call that runs.
 pub struct Running {

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dashmap::DashMap;
 use futures_util::stream;
 use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::{sync::mpsc, time::timeout};
@@ -16,13 +15,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
 use super::{
-    Door, Doors,
     body::Body,
+    door::{Door, Doors},
     duplex::Duplex,
     elsewhere::{self, Original},
+    inbox::Posted,
     meters::{Carrier, Closed},
     outlet::{Queue, STALL_MAX},
     path,
+    post::json_body,
     reply::{self, refuse},
     stream::KEEP_ALIVE_EVERY,
     websocket::CONVERSATIONS_MAX,
@@ -37,16 +38,6 @@ use crate::{
 const INBOX_MAX: usize = 64;
 /// The longest handle that is looked at.
 const HANDLE_BYTES_MAX: usize = 512;
-
-/// The streams that are open on this node, by their id.
-pub type Streams = DashMap<Box<str>, mpsc::Sender<Posted>>;
-
-/// A message that was posted.
-pub struct Posted {
-    /// Parsed, unless it is a batch.
-    message: Option<Message>,
-    body: Bytes,
-}
 
 /// What a handle says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +169,7 @@ where
 {
     let (head, incoming) = request.into_parts();
     let gateway = door.view.gateway.name.clone();
-    let mut response = match super::posted(&head.headers, incoming).await {
+    let mut response = match json_body(&head.headers, incoming).await {
         Ok(body) => {
             let owner = Handle::open(&door, head.uri.query()).map(|handle| handle.owner).unwrap_or_default();
             let original =
@@ -188,7 +179,7 @@ where
                 None => take(&door, head.uri.query(), body),
             }
         }
-        Err(refusal) => refusal,
+        Err((status, error)) => refuse(status, None, &error),
     };
     deprecated(&mut response, gateway.as_str());
     response

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    BODY_BYTES_MAX, DoorOptions, Doors,
     auth::Refusal,
+    door::{BODY_BYTES_MAX, DoorOptions, Doors},
     duplex::Duplex,
     meters::{Carrier, Closed},
     outlet::Queue,

@@ -37,8 +37,8 @@ use tokio_tungstenite::{
 use tracing::debug;
 
 use super::{
-    BODY_BYTES_MAX, Door, Doors,
     body::Body,
+    door::{BODY_BYTES_MAX, Door, Doors},
     duplex::Duplex,
     meters::{Carrier, Closed},
     outlet::{Queue, STALL_MAX},

@@ -18,7 +18,7 @@ mod content;
 #[cfg(test)]
 mod documented;
 mod follow;
-mod kept;
+pub mod kept;
 pub mod param_headers;
 pub mod shown;
 mod speaker;
@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use tokio::time::timeout_at;
 
-pub use self::{abilities::within, kept::KeptSessions};
+pub use self::abilities::within;
 use super::call::{Answer, Call, CallError, Caller};
 use crate::{
     mcp::Era,

@@ -21,7 +21,7 @@ mod driver;
 pub mod machine;
 pub mod state;
 mod subject;
-mod table;
+pub mod table;
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub use self::{
     driver::Work,
     state::owner,
     subject::Subject,
-    table::{KEPT_BYTES_MAX, OUTCOMES_MAX, PARKS_MAX, PRINCIPAL_PARKS_MAX, Parks},
+    table::{KEPT_BYTES_MAX, OUTCOMES_MAX, PARKS_MAX, PRINCIPAL_PARKS_MAX},
 };
 use super::call::Ask;
 use crate::{

@@ -16,6 +16,7 @@ use mt_proto::{pb::node::SessionRecord, resource::ResourceName};
 use parking_lot::Mutex;
 
 use super::{
+    change::Change,
     directory::now_seconds,
     record::{self, Stamp},
 };
@@ -24,23 +25,6 @@ use super::{
 pub const COPIES_MAX: usize = 50_000;
 /// Sessions whose place is remembered though their token says another one.
 pub const HINTS_MAX: usize = 20_000;
-
-/// What happens in a session that its next owner must know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A backend holds something for it. An empty id: it can only be found from here.
-    Upstream {
-        backend: ResourceName,
-        session_id: Bytes,
-        protocol_version: String,
-    },
-    /// The raw JSON text of `params.level`.
-    LogLevel(Bytes),
-    /// By the URI that the client knows.
-    Subscribed(String),
-    Unsubscribed(String),
-    Ended,
-}
 
 /// What a backend held for a session under its owner before.
 #[derive(Clone, Debug, PartialEq, Eq)]

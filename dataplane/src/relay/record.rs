@@ -6,7 +6,7 @@
 
 use mt_proto::pb::node::{PutRecordResponse, SessionRecord, UpstreamSession};
 
-use super::ledger::Change;
+use super::change::Change;
 
 /// Backends that one record names.
 pub const UPSTREAM_MAX: usize = 64;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     gateway::call::CallError,
-    relay::ledger::{Change, Held},
+    relay::{change::Change, ledger::Held},
 };
 
 /// The session that the node before had with a backend, if there was one.

@@ -8,6 +8,7 @@ mod fields;
 mod prompt;
 mod resource;
 mod schema;
+mod text;
 mod tool;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -15,9 +16,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use prost::Message;
 
 pub use self::{
-    agent::{Agent, Credential, Database, GraphQl, Grpc, Http, Llm, Mcp, Sse, Subprocess, Text, WebSocket},
+    agent::{Agent, Credential, Database, GraphQl, Grpc, Http, Llm, Mcp, Sse, Subprocess, WebSocket},
     prompt::{Prompt, PromptArgument, PromptContent, PromptMessage, Role},
     resource::{Address, BoundResource, Content},
+    text::Text,
     tool::Tool,
 };
 use super::{

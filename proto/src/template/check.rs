@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::{
     Template, TemplateError,
-    compile::{Node, Output},
+    node::{Node, Output},
     shell,
 };
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{
     Names, Pieces, RenderError, Scope,
     expression::{Expr, Reader, Shown},
+    node::{Node, Output},
     path::{Frame, Frames},
     render,
     scan::{self, Kind, Tag, Token},
@@ -19,25 +20,6 @@ const DEPTH_MAX: usize = 48;
 pub struct Template {
     text: String,
     pub(super) nodes: Vec<Node>,
-}
-
-/// A part of a template.
-#[derive(Clone, Debug)]
-pub(super) enum Node {
-    Text(String),
-    Output(Output),
-    If { condition: Expr, then: Vec<Node>, otherwise: Vec<Node> },
-    Each { list: Expr, body: Vec<Node>, otherwise: Vec<Node> },
-    With { value: Expr, body: Vec<Node>, otherwise: Vec<Node> },
-}
-
-/// `{{...}}` that shows something.
-#[derive(Clone, Debug)]
-pub(super) struct Output {
-    /// Of the tag in the template.
-    pub at: usize,
-    pub body: String,
-    pub expr: Expr,
 }
 
 /// Why a text is not a template.

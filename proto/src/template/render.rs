@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::{
     Piece, Pieces, RenderError, Scope,
-    compile::{Node, Output},
     expression::Expr,
     helper::{Helper, member, truthy},
+    node::{Node, Output},
     path::{Base, Local, Path},
 };
 

@@ -9,8 +9,6 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::token::algorithm;
-
 /// Keys of one set that are kept.
 const KEYS_MAX: usize = 64;
 /// Keys that are tried for a token that names none.
@@ -129,4 +127,20 @@ impl Key {
     pub fn allows(&self, algorithm: Algorithm) -> bool {
         self.algorithms.contains(&algorithm)
     }
+}
+
+/// The algorithm of a name (RFC 7518 §3.1, RFC 8037, RFC 9864).
+pub fn algorithm(name: &str) -> Option<Algorithm> {
+    Some(match name {
+        "RS256" => Algorithm::RS256,
+        "RS384" => Algorithm::RS384,
+        "RS512" => Algorithm::RS512,
+        "PS256" => Algorithm::PS256,
+        "PS384" => Algorithm::PS384,
+        "PS512" => Algorithm::PS512,
+        "ES256" => Algorithm::ES256,
+        "ES384" => Algorithm::ES384,
+        "EdDSA" | "Ed25519" => Algorithm::EdDSA,
+        _ => return None,
+    })
 }

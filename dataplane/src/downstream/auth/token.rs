@@ -13,7 +13,7 @@ use mt_proto::resource::JwtIssuer;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::jwks::Key;
+use super::jwks::{Key, algorithm};
 use crate::gateway::call::{Identity, Shown};
 
 /// By how much clocks may differ, in seconds.
@@ -99,22 +99,6 @@ pub fn parse(text: &str) -> Result<Token<'_>, Invalid> {
         serde_json::from_slice(&decode(payload)?).map_err(|_| Invalid::Malformed)?;
     let issuer = claims.get("iss").and_then(Value::as_str).ok_or(Invalid::Issuer)?.to_owned();
     Ok(Token { signed, signature, algorithm, kid: header.kid, claims, issuer })
-}
-
-/// The algorithm of a name (RFC 7518 §3.1, RFC 8037, RFC 9864).
-pub fn algorithm(name: &str) -> Option<Algorithm> {
-    Some(match name {
-        "RS256" => Algorithm::RS256,
-        "RS384" => Algorithm::RS384,
-        "RS512" => Algorithm::RS512,
-        "PS256" => Algorithm::PS256,
-        "PS384" => Algorithm::PS384,
-        "PS512" => Algorithm::PS512,
-        "ES256" => Algorithm::ES256,
-        "ES384" => Algorithm::ES384,
-        "EdDSA" | "Ed25519" => Algorithm::EdDSA,
-        _ => return None,
-    })
 }
 
 impl Token<'_> {

@@ -10,20 +10,24 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Caller, barred, session, status};
+use super::{
+    Caller, barred,
+    convert::{invalid, level, log, progress},
+    session, status,
+};
 use crate::{
     downstream::{
-        Door,
+        door::Door,
         plain::{
             Glance, Talk, Wish, Word,
             kind::Failure,
-            said::{List, Log, Progress, Said},
+            said::{List, Said},
             unasked,
             watch::{Event, Wanted, Watch},
         },
         stream::KEEP_ALIVE_EVERY,
     },
-    mcp::{Method, RpcError, meta::LogLevel, splice::Object, text},
+    mcp::{Method, RpcError, splice::Object},
 };
 
 /// Knows nothing: everything comes with the request.
@@ -73,10 +77,6 @@ fn internal() -> Status {
     status::of(&Failure::of(&RpcError::internal()))
 }
 
-pub fn invalid(why: impl Into<String>) -> Failure {
-    Failure::of(&RpcError::invalid_params(why.into()))
-}
-
 /// Runs a call to its end.
 async fn end(door: Door, wish: Wish) -> Result<(Bytes, Glance), Status> {
     let run = async { unasked(Talk::start(door, wish)?.end().await?) };
@@ -108,25 +108,6 @@ fn tool(name: &str, arguments: &Bytes) -> Result<Wish, Failure> {
             Ok(Wish::tool(name, Some(raw)))
         }
         _ => Err(invalid("arguments must be a JSON object")),
-    }
-}
-
-pub fn level(text: &str) -> Result<Option<LogLevel>, Failure> {
-    match text {
-        "" => Ok(None),
-        text => LogLevel::parse(text).map(Some).ok_or_else(|| invalid(format!("{text:?} is no log level"))),
-    }
-}
-
-pub fn progress(said: Progress) -> pb::Progress {
-    pb::Progress { progress: said.progress, total: said.total, message: said.message.unwrap_or_default() }
-}
-
-pub fn log(said: Log) -> pb::LogMessage {
-    pb::LogMessage {
-        level: said.level.as_str().to_owned(),
-        logger: said.logger.unwrap_or_default(),
-        data: said.data,
     }
 }
 
@@ -390,11 +371,6 @@ fn completion(asked: pb::CompleteRequest) -> Result<Bytes, Failure> {
         params["context"] = json!({"arguments": asked.context});
     }
     Ok(Value::to_string(&params).into())
-}
-
-/// A text as JSON.
-pub fn quoted(value: &str) -> Bytes {
-    text::encode(value).into()
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ use tonic::{Status, Streaming};
 
 use super::{
     Caller, barred,
-    service::{invalid, level, log, progress, quoted},
+    convert::{invalid, level, log, progress, quoted},
     status,
 };
 use crate::{
@@ -301,7 +301,7 @@ impl Running {
         // Each goes by what is in service now.
         let now = door.doors.enter(door.view.gateway.name.as_str(), door.identity.clone());
         let now = now.map_err(|(_, error)| Failure::of(&error))?;
-        let mut talk = Talk::start(super::Door { local: door.local, ..now }, wish)?;
+        let mut talk = Talk::start(crate::downstream::door::Door { local: door.local, ..now }, wish)?;
         loop {
             let told = match talk.next().await {
                 Some(Word::Ended(outcome)) => return outcome,

@@ -16,11 +16,15 @@ use std::{
 };
 
 use metrics::{Counter, Gauge, counter, gauge};
+use mt_proto::resource::ResourceName;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::said::Log;
-use crate::{downstream::Door, gateway::call::Shown, mcp::meta::LogLevel};
+use crate::{
+    gateway::call::{Identity, Shown},
+    mcp::meta::LogLevel,
+};
 
 /// Followers of one principal at one gateway.
 pub const PRINCIPAL_FOLLOWERS_MAX: usize = 64;
@@ -41,12 +45,11 @@ pub struct Whose {
 
 impl Whose {
     /// None for somebody without a name from another machine, who may be anybody.
-    pub fn of(door: &Door) -> Option<Self> {
-        let named = door.identity.shown != Shown::Nothing;
-        (named || door.local).then(|| Self {
-            gateway: door.view.gateway.name.as_str().into(),
-            principal: door.identity.principal.clone(),
-        })
+    /// `local`: the caller is known to be on this machine.
+    pub fn of(gateway: &ResourceName, caller: &Identity, local: bool) -> Option<Self> {
+        let named = caller.shown != Shown::Nothing;
+        (named || local)
+            .then(|| Self { gateway: gateway.as_str().into(), principal: caller.principal.clone() })
     }
 }
 

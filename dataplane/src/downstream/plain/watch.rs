@@ -11,10 +11,10 @@ use super::{
     Talk, Wish, Word,
     kind::Failure,
     said::{List, Log, Said},
-    tail::{Following, Whose},
+    tail::Following,
 };
 use crate::{
-    downstream::Door,
+    downstream::door::Door,
     mcp::{Method, RpcError, meta::LogLevel, splice::Object},
 };
 
@@ -66,7 +66,7 @@ impl Watch {
     /// If there are too many who do, or the request is wrong.
     pub fn start(door: Door, wanted: &Wanted) -> Result<Self, Failure> {
         let follow = |whose| door.doors.tails.follow(whose, wanted.level);
-        let following = Whose::of(&door).map(follow).transpose();
+        let following = door.tailed().map(follow).transpose();
         let following = following.map_err(|_| Failure::of(&RpcError::overloaded()))?;
         let talk = Talk::start(door, Wish::new(Method::Listen, filter(wanted)))?;
         Ok(Self { talk, following })

@@ -11,8 +11,8 @@ use http::Response;
 use super::{Failure, Query};
 use crate::{
     downstream::{
-        Door,
         body::Body,
+        door::Door,
         plain::{
             said::List,
             watch::{Event, Wanted, Watch},

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use super::{Failure, Kind, body_of, checked, decoded};
 use crate::{
     downstream::{
-        Door,
         body::Body,
+        door::Door,
         openapi,
         plain::{Talk, Wish, unasked},
         reply,

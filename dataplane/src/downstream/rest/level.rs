@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{Failure, body_of, read_level};
 use crate::{
-    downstream::{Door, body::Body, path, plain::tail::Whose, post, reply},
+    downstream::{body::Body, door::Door, path, post::post, reply},
     mcp::{
         Limits, Message, Method, Outcome, RawId, headers,
         meta::LogLevel,
@@ -45,7 +45,7 @@ where
     if head.contains_key(headers::SESSION_ID) {
         return of_session(door, &head, level).await;
     }
-    let streams = Whose::of(&door).map_or(0, |whose| door.doors.tails.set_level(&whose, level));
+    let streams = door.tailed().map_or(0, |whose| door.doors.tails.set_level(&whose, level));
     let said = Object::default()
         .set_text("level", level.as_str())
         .set("streams", streams.to_string().as_bytes())

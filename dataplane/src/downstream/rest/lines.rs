@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use super::{Failure, Named, Query, body_of, live};
 use crate::{
     downstream::{
-        Door,
         body::Body,
+        door::Door,
         ndjson::NDJSON,
         plain::{Talk, Wish, Word, said::Said, unasked},
         stream::KEEP_ALIVE_EVERY,

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use super::{Failure, Query, decoded};
 use crate::{
     downstream::{
-        Door,
         body::Body,
+        door::Door,
         plain::{Talk, Wish},
         reply,
     },

@@ -260,7 +260,7 @@ fn standing_for(disabled: bool) -> GatewayView {
         ("b".parse().unwrap(), only(Era::Legacy, "{}", &[raw])),
         (
             "set".parse().unwrap(),
-            Arc::new(crate::gateway::offered(match &config.backends["set"].transport {
+            Arc::new(crate::gateway::offered::catalog(match &config.backends["set"].transport {
                 mt_proto::resource::Transport::Agents(tool_set) => tool_set,
                 _ => panic!("no tool set"),
             })),

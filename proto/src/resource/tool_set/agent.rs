@@ -5,6 +5,7 @@ mod credential;
 pub mod database;
 pub mod graphql;
 pub mod grpc;
+mod header;
 pub mod http;
 pub mod llm;
 pub mod mcp;
@@ -26,11 +27,11 @@ use super::fields::{Fields, json_object};
 use crate::{
     pb::resource as pb,
     resource::{
-        Kind, ResourceName,
+        Kind,
         check::{Checker, quoted},
         problem::closest,
     },
-    template::{Names, Template},
+    template::Names,
 };
 
 /// The names of the agents, in the order of [`Agent`].
@@ -68,13 +69,6 @@ impl Agent {
         };
         NAMES[index]
     }
-}
-
-/// A template, or a secret that the node reads.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Text {
-    Template(Template),
-    Secret(ResourceName),
 }
 
 pub(in crate::resource) fn check(

@@ -15,7 +15,7 @@ use crate::{
     template::{Names, Template, TemplateError, Tree},
 };
 
-use super::agent::{Credential, Text};
+use super::text::Text;
 
 /// Of one list or map of an agent's settings.
 const ENTRIES_MAX: usize = 1_000;
@@ -351,13 +351,6 @@ impl<'c, 'a> Fields<'c, 'a> {
             self.problem(name, message, Some(hint.to_owned()));
         }
         fixed.then_some(template)
-    }
-
-    /// What is shown to be let in: `{bearer: TEXT}`, `{basic: {username,
-    /// password}}`, `{header: {name, value}}` or `{query: {name, value}}`; also
-    /// as others write it: `{type: bearer, token: TEXT}`.
-    pub fn credential(&mut self, name: &'static str) -> Option<Credential> {
-        Credential::read(self.object(name)?)
     }
 
     /// Whatever was not taken is a problem.

@@ -3,10 +3,9 @@
 //! It is the operator's: no argument of a call stands in it, so that a caller
 //! can be nobody but whom the operator has said.
 
-use super::super::fields::Fields;
 use super::{
-    Text,
-    request::{check_header, is_fixed},
+    super::{fields::Fields, text::Text},
+    header::{check_header, is_fixed},
 };
 
 /// What is shown to a server, at each request.
@@ -23,9 +22,14 @@ pub enum Credential {
 }
 
 impl Credential {
-    /// Reads `{bearer: TEXT}`, `{basic: {username, password}}`, `{header: {name,
-    /// value}}`, `{query: {name, value}}`, or one of the forms with a `type`.
-    pub(in crate::resource) fn read(mut fields: Fields<'_, '_>) -> Option<Self> {
+    /// What is shown to be let in: `{bearer: TEXT}`, `{basic: {username,
+    /// password}}`, `{header: {name, value}}` or `{query: {name, value}}`; also
+    /// as others write it: `{type: bearer, token: TEXT}`.
+    pub(in crate::resource) fn at(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<Self> {
+        Self::read(fields.object(name)?)
+    }
+
+    fn read(mut fields: Fields<'_, '_>) -> Option<Self> {
         let read = match fields.text("type") {
             Some(kind) => Self::typed(&mut fields, &kind),
             None => Self::plain(&mut fields),

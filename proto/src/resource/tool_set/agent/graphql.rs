@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use super::{
-    super::fields::Fields,
-    Credential, Text,
+    super::{fields::Fields, text::Text},
     collect::{self, Collect},
+    credential::Credential,
     http::{TIMEOUT_MAX, TIMEOUT_MIN},
     path::JsonPath,
     request,
@@ -79,7 +79,7 @@ pub(in crate::resource) fn read(fields: &mut Fields<'_, '_>) -> Option<GraphQl> 
     let response_bytes_max = request::response_bytes_max(fields);
     Some(GraphQl {
         headers: request::headers(fields),
-        auth: fields.credential("auth"),
+        auth: Credential::at(fields, "auth"),
         timeout: fields.duration("timeout", TIMEOUT_MIN..=TIMEOUT_MAX, TIMEOUT_MAX),
         partial: fields.bool("partial").unwrap_or(false),
         extract: collect::json_path(fields, "extract"),

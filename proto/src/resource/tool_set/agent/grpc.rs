@@ -6,7 +6,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor};
 use serde_json::Value;
 
 use super::super::fields::Fields;
-use super::{Credential, Text, request};
+use super::{super::text::Text, credential::Credential, header};
 use crate::{
     descriptors,
     resource::check::quoted,
@@ -73,7 +73,7 @@ pub(in crate::resource) fn read(fields: &mut Fields<'_, '_>) -> Option<Grpc> {
     }
     let request = fields.tree("request");
     let metadata = metadata(fields);
-    let auth = fields.credential("auth");
+    let auth = Credential::at(fields, "auth");
     if matches!(auth, Some(Credential::Query { .. })) {
         fields.problem("auth", "a gRPC call has no query", Some("use `bearer`, `basic` or `header`".into()));
     }
@@ -228,8 +228,8 @@ fn metadata(fields: &mut Fields<'_, '_>) -> Vec<(String, Text)> {
                 fields.problem("metadata", message, None);
             } else if RESERVED.contains(&name.as_str()) || name.starts_with("grpc-") {
                 fields.problem("metadata", format!("gRPC itself sets {}", quoted(&name)), None);
-            } else if request::is_identity_header(&name)
-                && matches!(&value, Text::Template(template) if !request::is_fixed(template))
+            } else if header::is_identity_header(&name)
+                && matches!(&value, Text::Template(template) if !header::is_fixed(template))
             {
                 let message =
                     format!("an argument decides about {}, which says who is asking", quoted(&name));

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::super::fields::Fields;
-use super::Text;
+use super::super::text::Text;
 use crate::{
     resource::check::{is_env_name, quoted},
     template::{Names, Scope, Template, Tree},

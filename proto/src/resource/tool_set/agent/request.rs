@@ -9,7 +9,11 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{super::fields::Fields, Credential, Text};
+use super::{
+    super::{fields::Fields, text::Text},
+    credential::Credential,
+    header::{check_header, first_argument},
+};
 use crate::{
     resource::{check::quoted, key_path},
     template::{Template, Tree},
@@ -27,24 +31,6 @@ const RESPONSE_BYTES_MAX: u64 = 64 << 20;
 
 /// What a request may be. The first is for requests without a body.
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
-/// What the connection says by itself.
-const CONNECTION_HEADERS: [&str; 11] = [
-    "connection",
-    "content-length",
-    "expect",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-/// Who asks, and whom: never said by the arguments of a call.
-const IDENTITY_HEADERS: [&str; 7] =
-    ["authorization", "cookie", "forwarded", "host", "origin", "referer", "x-real-ip"];
-
 /// A request, before it is filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -107,7 +93,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Request> {
     let body = body(fields, &headers);
     let method = fields.choice("method", &METHODS, if body.is_some() { "POST" } else { "GET" });
     let query = fields.text_map("query");
-    let auth = fields.credential("auth");
+    let auth = Credential::at(fields, "auth");
     let redirects = fields.count("redirects", 0..=REDIRECTS_MAX, 0);
     let retries = fields.count("retries", 0..=RETRIES_MAX, 0);
     Some(Request {
@@ -185,29 +171,8 @@ fn check_url(text: &str, schemes: &[&str]) -> Result<(), (String, String)> {
     Ok(())
 }
 
-/// Whether nothing of a template is the caller's: it is all written out, or of
-/// the node's environment.
-pub(super) fn is_fixed(template: &Template) -> bool {
-    first_argument(template.text()).is_none()
-}
-
 fn first_tag(text: &str) -> Option<usize> {
     text.find("{{")
-}
-
-/// The first tag that is not just a variable of the environment.
-fn first_argument(text: &str) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = text[from..].find("{{").map(|at| from + at) {
-        let inside = &text[at + 2..];
-        let name = inside.split_once("}}").map(|(name, _)| name.trim())?;
-        let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        match name.strip_prefix("env.") {
-            Some(name) if plain(name) => from = at + 2 + inside.find("}}")? + 2,
-            _ => return Some(at),
-        }
-    }
-    None
 }
 
 /// The headers of a request, by literal names.
@@ -228,41 +193,6 @@ pub(super) fn headers(fields: &mut Fields<'_, '_>) -> Vec<(String, Text)> {
         }
     }
     headers
-}
-
-/// What is wrong with a header, and what to try.
-pub(super) fn check_header(name: &str, value: &Text) -> Option<(String, Option<String>)> {
-    let lower = name.to_ascii_lowercase();
-    if !is_header_name(name) {
-        let hint = "letters, digits and `-`; names of headers are not templates";
-        return Some((format!("{} is not the name of a header", quoted(name)), Some(hint.to_owned())));
-    }
-    if CONNECTION_HEADERS.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
-        return Some((
-            format!("the connection itself decides about `{name}`"),
-            Some("leave it out".to_owned()),
-        ));
-    }
-    let Text::Template(template) = value else { return None };
-    if is_identity_header(&lower) && !is_fixed(template) {
-        let message = format!("an argument decides about `{name}`, which says who is asking or whom");
-        let hint = "write the text itself, `{{env.NAME}}` or `{secret: name}`";
-        return Some((message, Some(hint.to_owned())));
-    }
-    if template.literal().is_some_and(|text| text.contains(['\r', '\n', '\0'])) {
-        return Some(("a header is one line".to_owned(), None));
-    }
-    None
-}
-
-pub(super) fn is_identity_header(lower: &str) -> bool {
-    IDENTITY_HEADERS.contains(&lower) || lower.starts_with("x-forwarded-")
-}
-
-/// A token (RFC 9110 §5.6.2), of at most 128 bytes.
-fn is_header_name(name: &str) -> bool {
-    matches!(name.len(), 1..=128)
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// The body, from whichever setting says it.

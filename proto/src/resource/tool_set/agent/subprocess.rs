@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{super::fields::Fields, Text};
+use super::super::{fields::Fields, text::Text};
 use crate::template::{Scope, Template, Tree};
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);

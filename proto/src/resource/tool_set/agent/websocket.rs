@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    super::fields::Fields,
-    Credential, Text,
+    super::{fields::Fields, text::Text},
     collect::{self, Collect, Until},
+    credential::Credential,
     http::{TIMEOUT_MAX, TIMEOUT_MIN},
     path::JsonPath,
     request::{self, Body},
@@ -58,7 +58,7 @@ pub(in crate::resource) fn read(fields: &mut Fields<'_, '_>) -> Option<WebSocket
     };
     Some(WebSocket {
         headers: request::headers(fields),
-        auth: fields.credential("auth"),
+        auth: Credential::at(fields, "auth"),
         subprotocols: subprotocols(fields),
         messages: messages(fields),
         mode,
