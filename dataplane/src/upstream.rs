@@ -28,6 +28,7 @@ mod endpoint;
 mod events;
 mod excerpt;
 mod follow;
+mod followers;
 mod handshake;
 mod hints;
 mod http;

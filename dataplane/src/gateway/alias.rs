@@ -31,23 +31,22 @@ pub fn map(alias: &Alias, call: &mut Call) -> Result<(), CallError> {
     if alias.of.is_plain() {
         return Ok(());
     }
-    let arguments = arguments(&alias.of, call)?;
-    let params = call.params.patch().set(Key::Arguments.as_str(), arguments.to_string()).finish();
-    // What the tool set makes of them may be deeper and more than what came.
-    call.params = Params::scan(&params, Limits::CLIENT).map_err(|error| CallError::InvalidParams {
-        reason: format!("params.arguments, as the tool set passes them on: {error}"),
-    })?;
+    call.params = mapped(&alias.of, &call.params)?;
     Ok(())
 }
 
-fn arguments(of: &Mcp, call: &Call) -> Result<Value, CallError> {
-    let given: Map<String, Value> = match call.params.arguments() {
+fn mapped(of: &Mcp, params: &Params) -> Result<Params, CallError> {
+    let invalid = |reason| CallError::InvalidParams { reason };
+    let given: Map<String, Value> = match params.arguments() {
         None => Map::new(),
-        Some(raw) => serde_json::from_slice(&raw).map_err(|_| CallError::InvalidParams {
-            reason: "params.arguments must be an object".to_owned(),
-        })?,
+        Some(raw) => serde_json::from_slice(&raw)
+            .map_err(|_| invalid("params.arguments must be an object".to_owned()))?,
     };
-    fill(of, given).map_err(|reason| CallError::InvalidParams { reason })
+    let arguments = fill(of, given).map_err(invalid)?;
+    let mapped = params.patch().set(Key::Arguments.as_str(), arguments.to_string()).finish();
+    // What the tool set makes of them may be deeper and more than what came.
+    Params::scan(&mapped, Limits::CLIENT)
+        .map_err(|error| invalid(format!("params.arguments, as the tool set passes them on: {error}")))
 }
 
 /// `arguments` in place of what is given, then `defaults` where nothing is,
@@ -215,6 +214,20 @@ mod tests {
     fn filled(of: &Mcp, given: Value) -> Result<Value, String> {
         let Value::Object(given) = given else { panic!("no object") };
         fill(of, given)
+    }
+
+    #[test]
+    fn arguments_that_become_too_deep_are_refused() {
+        let of = mcp(Some(json!({"a": {"b": {"c": {"d": {"e": "{{x}}"}}}}})), json!({}), json!({}));
+        let given = |depth: usize| {
+            let x = "[".repeat(depth) + &"]".repeat(depth);
+            let params = format!("{{\"name\":\"t\",\"arguments\":{{\"x\":{x}}}}}");
+            Params::scan(&params.into(), Limits::CLIENT).unwrap()
+        };
+        assert!(mapped(&of, &given(10)).is_ok());
+        let refused = mapped(&of, &given(60)).unwrap_err();
+        let CallError::InvalidParams { reason } = refused else { panic!("{refused}") };
+        assert!(reason.starts_with("params.arguments, as the tool set passes them on: "), "{reason}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     pipe::{Ended, Pipe},
     pump::idle,
+    subscriptions,
 };
 use crate::mcp::method::Method;
 
@@ -69,7 +70,7 @@ pub async fn heartbeat(pipe: Arc<Pipe>) {
         let (mut knows, mut missed) = (false, 0);
         loop {
             sleep(PING_AFTER).await;
-            pipe.followers.sweep(&pipe);
+            subscriptions::sweep(&pipe);
             if pipe.idle_for().is_none_or(|idle| idle < PING_AFTER) {
                 missed = 0;
                 continue;

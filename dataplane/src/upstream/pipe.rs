@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     backoff::Backoff,
     excerpt::excerpt,
+    followers::Followers,
     hints::Hints,
     level::Level,
     message::{self, Outgoing},
@@ -35,7 +36,6 @@ use super::{
     question::{Questions, Replies},
     shared::Shared,
     sharing::Clients,
-    subscriptions::Followers,
 };
 use crate::{
     gateway::call::{Answer, Call, CallError, Caller},

@@ -27,7 +27,9 @@ use tokio::{
 
 use super::{
     carrier::Carrier,
-    connection, handshake,
+    connection,
+    followers::Followers,
+    handshake,
     hints::Hints,
     http::pinned_legacy,
     inherit, level,
@@ -38,7 +40,7 @@ use super::{
     shared::Shared,
     sharing::{self, Clients, Owner, PipeKey},
     single::{Opened, Single, Step, wait},
-    subscriptions::Followers,
+    subscriptions,
 };
 use crate::{
     gateway::call::{Answer, Call, CallError, Caller, Client, Scope},
@@ -124,7 +126,7 @@ impl Pipes {
             let pipe = self.pipe(&key, &call.client).await?;
             let follows = matches!(call.method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe);
             let outcome = if follows && !pipe.clients.sole {
-                pipe.followers.call(&pipe, call, caller).await
+                subscriptions::call(&pipe, call, caller).await
             } else {
                 pipe.call(call, caller).await
             };
@@ -174,7 +176,7 @@ impl Pipes {
         let following: Vec<_> =
             self.slots.lock().values().filter(|slot| !slot.followers.is_empty()).cloned().collect();
         for slot in following {
-            slot.followers.end(scope, slot.pipe.get(), &self.backend);
+            subscriptions::end(&slot.followers, scope, slot.pipe.get(), &self.backend);
         }
         let owner = match scope {
             Scope::Session(id) => Owner::Session(id.clone()),
@@ -351,7 +353,7 @@ impl Pipes {
     fn opened_again(&self, slot: &Slot, pipe: &Arc<Pipe>) {
         self.hints.missed();
         if !slot.followers.is_empty() {
-            pipe.spawn(|pipe| async move { Arc::clone(&pipe.followers).renew(&pipe).await });
+            pipe.spawn(|pipe| async move { subscriptions::renew(&pipe).await });
         }
     }
 
