@@ -68,6 +68,71 @@ fn only_the_store_names_sled() {
     only_in("controlplane/src", "sled::", &["controlplane/src/store", "controlplane/src/lib.rs"]);
 }
 
+/// A node from the ground up: whoever is above names who is below, and never the
+/// other way round. `gateway::call` is the waist, which all of them speak.
+const LAYERS: [&[&str]; 4] = [&["relay"], &["upstream"], &["gateway", "node", "snapshot"], &["downstream"]];
+
+#[test]
+fn the_layers_of_a_node_name_only_what_is_below_them() {
+    let layer_of = |module: &str| LAYERS.iter().position(|layer| layer.contains(&module));
+    for (file, text) in sources("dataplane/src") {
+        let module = file["dataplane/src/".len()..].split(['/', '.']).next().unwrap_or_default();
+        let Some(own) = layer_of(module) else { continue };
+        for path in named(shipped(&text)) {
+            let top = path.split("::").next().unwrap_or_default();
+            let below = layer_of(top).is_none_or(|layer| layer <= own);
+            assert!(
+                below || path.starts_with("gateway::call"),
+                "{file} names crate::{path}, which is above it"
+            );
+        }
+    }
+}
+
+/// What a file names of its own crate, as paths from the root, those of nested
+/// `use` trees joined.
+fn named(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for part in text.split("crate::").skip(1) {
+        let end = part.find(';').unwrap_or(part.len());
+        if part.starts_with('{') {
+            expand("", &part[..end], &mut found);
+        } else {
+            let path = |c: char| !(c.is_alphanumeric() || c == '_' || c == ':');
+            let path = &part[..part.find(path).unwrap_or(part.len())];
+            found.push(path.to_owned());
+            expand(path, &part[path.len()..end], &mut found);
+        }
+    }
+    found
+}
+
+/// `tree` is `{a, b::{c, d}}`, or nothing of interest.
+fn expand(before: &str, tree: &str, found: &mut Vec<String>) {
+    let Some(inner) = tree.strip_prefix('{').and_then(|rest| rest.rfind('}').map(|end| &rest[..end])) else {
+        return;
+    };
+    let mut depth = 0;
+    let parts = inner.split(|c: char| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    for part in parts.map(str::trim).filter(|part| !part.is_empty()) {
+        let (path, rest) = part.split_at(part.find('{').unwrap_or(part.len()));
+        found.push(format!("{before}{path}"));
+        expand(&format!("{before}{path}"), rest, found);
+    }
+}
+
+#[test]
+fn what_a_file_names_is_found_in_trees() {
+    let text = "use crate::{a::{b, c::d}, e};\nuse crate::f::{g, h};\nfn x() { crate::i::j(1); }";
+    let found = named(text);
+    for path in ["a::b", "a::c::d", "e", "f::g", "f::h", "i::j"] {
+        assert!(found.iter().any(|found| found == path), "{path}: {found:?}");
+    }
+}
+
 #[test]
 fn the_codec_the_snapshot_and_the_machines_do_no_io() {
     for (folder, files) in [
