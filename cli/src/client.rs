@@ -169,6 +169,16 @@ impl Client {
         let answer = self.fleet.list_backends(pb::ListBackendsRequest {}).await;
         Ok(answer.map_err(|status| self.failure("cannot list the backends", &status))?.into_inner().backends)
     }
+
+    /// What one gateway has, or each.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub async fn stats(&mut self, gateway: Option<&str>) -> Result<Vec<pb::GatewayStats>, Failure> {
+        let request = pb::GetStatsRequest { gateway: gateway.unwrap_or_default().to_owned() };
+        let answer = self.fleet.get_stats(request).await;
+        Ok(answer.map_err(|status| self.failure("cannot count", &status))?.into_inner().gateways)
+    }
 }
 
 /// How a resource is named in requests.

@@ -1,12 +1,18 @@
 //! Counts what gateways have, as their clients would. Pure: of one publication.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use mt_proto::{
-    pb::{control::GatewayStats, discovery::Catalog},
-    resource::{Backend, Compiled, Gateway, Member, Transport},
+    pb::{
+        control::{GatewayStats, NameClash, NameKind},
+        discovery::Catalog,
+    },
+    resource::{Backend, Compiled, Gateway, Member, ResourceName, Transport},
 };
 use serde::Deserialize;
+
+/// Clashes of names that are told; all are counted.
+const CLASHES_MAX: usize = 100;
 
 /// What a backend offers, by name.
 #[derive(Default)]
@@ -31,7 +37,7 @@ pub fn of<'a>(
         nodes: count(labels.iter().filter(|node| serves(gateway, node)).count()),
         ..GatewayStats::default()
     };
-    let (mut tools, mut prompts) = (BTreeSet::new(), BTreeSet::new());
+    let (mut tools, mut prompts) = (Names::new(NameKind::Tool), Names::new(NameKind::Prompt));
     let mut resources = 0;
     for member in &gateway.members {
         let Some(backend) = config.backends.get(&member.backend).filter(|backend| !backend.disabled) else {
@@ -45,23 +51,56 @@ pub fn of<'a>(
         let offered = offered(backend, catalog(backend.name.as_str()));
         resources += offered.resources;
         for (own, hidden) in offered.tools {
-            let Some(name) = name_in(member, &own).filter(|name| tools.insert(name.clone())) else {
-                continue;
-            };
+            let Some(name) = tools.take(member, &own, &mut stats) else { continue };
             match is_hidden(gateway, &name, hidden) {
                 true => stats.hidden_tools += 1,
                 false => stats.tools += 1,
             }
         }
         for (own, hidden) in offered.prompts {
-            let Some(name) = name_in(member, &own).filter(|name| prompts.insert(name.clone())) else {
-                continue;
-            };
+            let Some(name) = prompts.take(member, &own, &mut stats) else { continue };
             stats.prompts += u32::from(!is_hidden(gateway, &name, hidden));
         }
     }
     stats.resources = count(resources);
     stats
+}
+
+/// The names of one kind that clients know, and whose they are.
+struct Names<'a> {
+    kind: NameKind,
+    taken: BTreeMap<String, &'a ResourceName>,
+}
+
+impl<'a> Names<'a> {
+    fn new(kind: NameKind) -> Self {
+        Self { kind, taken: BTreeMap::new() }
+    }
+
+    /// The name of something that a member has; none if the member does not take
+    /// it, or if an earlier one has the name, which is noted.
+    fn take(&mut self, member: &'a Member, own: &str, stats: &mut GatewayStats) -> Option<String> {
+        let name = name_in(member, own)?;
+        match self.taken.entry(name) {
+            Entry::Vacant(free) => {
+                let name = free.key().clone();
+                free.insert(&member.backend);
+                Some(name)
+            }
+            Entry::Occupied(taken) => {
+                stats.clash_count += 1;
+                if stats.clashes.len() < CLASHES_MAX {
+                    stats.clashes.push(NameClash {
+                        kind: self.kind.into(),
+                        name: taken.key().clone(),
+                        winner: taken.get().to_string(),
+                        loser: member.backend.to_string(),
+                    });
+                }
+                None
+            }
+        }
+    }
 }
 
 fn count(len: usize) -> u32 {
@@ -125,19 +164,54 @@ mod tests {
         set.insert(key, Arc::new(pb::Resource { metadata, spec: Some(spec) }));
     }
 
-    #[test]
-    fn a_gateway_counts_what_its_clients_see() {
+    fn backends(all: &[(&str, bool)]) -> ResourceSet {
         let mut set = ResourceSet::default();
         let http = pb::HttpTransport { url: "http://127.0.0.1:1/mcp".into(), ..Default::default() };
-        for (name, disabled) in [("time", false), ("old", true)] {
+        for (name, disabled) in all {
             let transport = Some(pb::backend::Transport::Http(http.clone()));
-            let backend = pb::Backend { transport, disabled, ..Default::default() };
+            let backend = pb::Backend { transport, disabled: *disabled, ..Default::default() };
             put(&mut set, Kind::Backend, name, pb::resource::Spec::Backend(backend));
         }
-        let member = |backend: &str| pb::Member {
-            source: Some(pb::member::Source::Backend(backend.into())),
-            ..Default::default()
+        set
+    }
+
+    fn member(backend: &str) -> pb::Member {
+        pb::Member { source: Some(pb::member::Source::Backend(backend.into())), ..Default::default() }
+    }
+
+    fn with_tools(names: &[&str]) -> Catalog {
+        let tools = names.iter().map(|name| bytes::Bytes::from(format!(r#"{{"name":"{name}"}}"#)));
+        Catalog { tools: tools.collect(), ..Default::default() }
+    }
+
+    #[test]
+    fn who_cannot_have_a_name_is_told() {
+        let mut set = backends(&[("a", false), ("b", false)]);
+        let members = vec![member("a"), member("b")];
+        let gateway = pb::Gateway { members, tool_name: "{tool}".into(), ..Default::default() };
+        put(&mut set, Kind::Gateway, "default", pb::resource::Spec::Gateway(gateway));
+        let config = set.compile().unwrap();
+        let (now, many) = (with_tools(&["now"]), (0..150).map(|n| format!("t{n}")).collect::<Vec<_>>());
+        let many = with_tools(&many.iter().map(String::as_str).chain(["now"]).collect::<Vec<_>>());
+        let stats = |a: &Catalog, b: &Catalog| {
+            let (a, b) = (a.clone(), b.clone());
+            of(&config.gateways["default"], &config, |name| Some(if name == "a" { &a } else { &b }), &[])
         };
+        let one = stats(&now, &many);
+        let clash = NameClash {
+            kind: NameKind::Tool.into(),
+            name: "now".into(),
+            winner: "a".into(),
+            loser: "b".into(),
+        };
+        assert_eq!((one.tools, one.clash_count, one.clashes.as_slice()), (151, 1, &[clash][..]));
+        let all = stats(&many, &many);
+        assert_eq!((all.tools, all.clash_count, all.clashes.len()), (151, 151, CLASHES_MAX));
+    }
+
+    #[test]
+    fn a_gateway_counts_what_its_clients_see() {
+        let mut set = backends(&[("time", false), ("old", true)]);
         let gateway = pb::Gateway {
             members: vec![member("time"), member("old")],
             namespace: "proxy".into(),
@@ -147,8 +221,7 @@ mod tests {
         };
         put(&mut set, Kind::Gateway, "default", pb::resource::Spec::Gateway(gateway));
         let config = set.compile().unwrap();
-        let tools = ["now", "secret"].map(|name| bytes::Bytes::from(format!(r#"{{"name":"{name}"}}"#)));
-        let catalog = Catalog { tools: tools.to_vec(), ..Default::default() };
+        let catalog = with_tools(&["now", "secret"]);
         let stats = of(
             &config.gateways["default"],
             &config,

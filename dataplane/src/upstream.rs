@@ -140,10 +140,11 @@ const SUBSCRIPTIONS_MAX: usize = 4_096;
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long an upstream that is being closed still takes calls.
 const CLOSE_GRACE: Duration = Duration::from_millis(50);
-/// Between a cancellation and the end of its session.
-const CANCEL_GRACE: Duration = Duration::from_secs(1);
-/// How long is waited for a server that bears one call at a time.
-const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Between the cancellation of a call and the end of the session that was lent to it.
+const LENT_GRACE: Duration = Duration::from_secs(1);
+/// How long a change of the log level waits in the line of a server that bears one call
+/// at a time.
+const LEVEL_TURN_MAX: Duration = Duration::from_secs(30);
 
 impl Upstream {
     /// Opens nothing yet.
@@ -308,7 +309,7 @@ impl Upstream {
     /// Has what serves this client log from `level` on, if it logs. That it does
     /// not is no failure: whoever wants log lines gets those that there are.
     pub async fn raise_level(&self, client: &Arc<Client>, level: LogLevel) {
-        let Ok(_turn) = self.turn(Instant::now() + TURN_WAIT_MAX).await else { return };
+        let Ok(_turn) = self.turn(Instant::now() + LEVEL_TURN_MAX).await else { return };
         match &self.leg {
             Leg::Http(http) => http.legacy.raise_level(client, level).await,
             Leg::Pipes(pipes) => pipes.raise_level(client, level).await,
@@ -324,10 +325,11 @@ impl Upstream {
         if !matches!(self.leg, Leg::Http(_)) || self.config.single_session.is_some() {
             return None;
         }
-        let (lent, old) = self.lending.take(client, fresh);
-        for lent in old {
-            self.end_scope(&lent.client.scope).await;
+        let (mut lent, old) = self.lending.take(client, fresh);
+        for old in old {
+            self.end_scope(&old.client.scope).await;
         }
+        lent.forget();
         Some(lent)
     }
 
@@ -345,7 +347,7 @@ impl Upstream {
         if let (Leg::Http(_), Ok(runtime)) = (&self.leg, tokio::runtime::Handle::try_current()) {
             let (upstream, scope) = (Arc::clone(self), lent.client.scope.clone());
             let end = async move {
-                sleep(CANCEL_GRACE).await;
+                sleep(LENT_GRACE).await;
                 upstream.end_scope(&scope).await;
             };
             self.tasks.spawn_on(end, &runtime);

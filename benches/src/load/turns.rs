@@ -31,9 +31,14 @@ pub async fn in_turn(targets: &[&Target], case: &Case, length: Duration) -> anyh
     }
     let mut times = vec![Vec::new(); clients.len()];
     let end = Instant::now() + length;
-    while Instant::now() < end {
-        for (client, times) in clients.iter_mut().zip(&mut times) {
-            times.extend(turn(client).await?);
+    // Another one is first each time, so that none always follows the same.
+    for first in (0..clients.len()).cycle() {
+        if Instant::now() >= end {
+            break;
+        }
+        for place in 0..clients.len() {
+            let at = (first + place) % clients.len();
+            times[at].extend(turn(&mut clients[at]).await?);
         }
     }
     ensure!(times.iter().all(|times| !times.is_empty()), "no time for {}", case.name);

@@ -9,7 +9,7 @@ use mt_proto::{
     resource::Kind,
 };
 
-use super::{Context, get, status};
+use super::{Context, get, stats, status};
 use crate::{
     args::DescribeArgs,
     client, manifests,
@@ -23,8 +23,11 @@ const REASON_CHARS_MAX: usize = 400;
 enum Fleet {
     Nothing,
     Backend(pb::FleetBackend),
-    /// Where a gateway is served.
-    Urls(Vec<String>),
+    /// Where a gateway is served, and what it has.
+    Gateway {
+        urls: Vec<String>,
+        stats: pb::GatewayStats,
+    },
 }
 
 pub async fn run(context: &Context, args: &DescribeArgs) -> Result<Exit, Failure> {
@@ -54,9 +57,12 @@ async fn fleet(context: &Context, resource: &Resource, name: &str) -> Result<Fle
             Ok(backends.into_iter().find(|b| b.backend == name).map_or(Fleet::Nothing, Fleet::Backend))
         }
         Some(Kind::Gateway) => {
-            let fleet = context.client().await?.nodes().await?;
+            let mut client = context.client().await?;
+            let fleet = client.nodes().await?;
             let hellos = fleet.nodes.into_iter().filter(|node| node.connected).filter_map(|node| node.node);
-            Ok(Fleet::Urls(hellos.map(|hello| gateway_url(&hello.mcp_url, name)).collect()))
+            let urls = hellos.map(|hello| gateway_url(&hello.mcp_url, name)).collect();
+            let stats = client.stats(Some(name)).await?.pop().unwrap_or_default();
+            Ok(Fleet::Gateway { urls, stats })
         }
         _ => Ok(Fleet::Nothing),
     }
@@ -92,20 +98,44 @@ fn render(stored: &pb::StoredResource, resource: &Resource, fleet: &Fleet) -> St
             }
             text.push_str(&table.render());
         }
-        Fleet::Urls(urls) => {
+        Fleet::Gateway { urls, stats } => {
             for url in urls {
                 let _ = writeln!(text, "served at {}", escape(url));
             }
+            text.push_str(&clashes(stats));
         }
     }
     let _ = write!(text, "\n{}", manifests::to_yaml(resource));
     text
 }
 
+/// Names that nobody can reach in a later member; nothing if there are none.
+fn clashes(stats: &pb::GatewayStats) -> String {
+    if stats.clashes.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["NAME", "OF A", "IS OF", "NOT OF"]);
+    for clash in &stats.clashes {
+        let kind = stats::kind(clash).to_owned();
+        table.row([clash.name.clone(), kind, clash.winner.clone(), clash.loser.clone()]);
+    }
+    let mut text = format!("\n{}", table.render());
+    let more = (stats.clash_count as usize).saturating_sub(stats.clashes.len());
+    if more > 0 {
+        let _ = writeln!(text, "… and {more} more");
+    }
+    let _ = writeln!(text, "give the members other names with `toolName`, `rename` or `exclude`");
+    text
+}
+
 fn to_value(fleet: &Fleet) -> Value {
     match fleet {
         Fleet::Nothing => Value::Null,
-        Fleet::Urls(urls) => json!({"urls": urls}),
+        Fleet::Gateway { urls, stats } => json!({
+            "urls": urls,
+            "clashes": stats.clashes.iter().map(stats::clash_to_value).collect::<Vec<_>>(),
+            "clash_count": stats.clash_count,
+        }),
         Fleet::Backend(backend) => {
             let nodes = backend.nodes.iter().map(|(node, seen)| {
                 json!({"node": node, "state": status::word(seen.state()), "reason": seen.reason, "tools": seen.tools})

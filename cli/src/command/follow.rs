@@ -5,6 +5,8 @@
 //! everything while files contradict each other or the control plane refuses
 //! what they say together; what is wrong is told once, with its place.
 
+mod source;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
@@ -21,8 +23,6 @@ use mt_proto::{
 };
 use parking_lot::Mutex;
 use tracing::warn;
-
-mod source;
 
 use self::source::Changes;
 pub use self::source::Source;

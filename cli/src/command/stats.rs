@@ -1,19 +1,17 @@
 //! `mtctl stats`: how much the gateways have.
 
-use mt_proto::pb::control::{GatewayStats, GetStatsRequest};
+use mt_proto::pb::control::{GatewayStats, NameClash, NameKind};
 use serde_json::json;
 
 use super::Context;
 use crate::{
     args::StatsArgs,
-    output::{Exit, Failure, Format, Table},
+    output::{Exit, Failure, Format, Table, WARN, count, escape},
 };
 
 pub async fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
     let mut client = context.client().await?;
-    let request = GetStatsRequest { gateway: args.gateway.clone().unwrap_or_default() };
-    let answer = client.fleet.get_stats(request).await;
-    let gateways = answer.map_err(|status| client.failure("cannot count", &status))?.into_inner().gateways;
+    let gateways = client.stats(args.gateway.as_deref()).await?;
     match context.format() {
         Format::Json | Format::Yaml => {
             let all: Vec<_> = gateways.iter().map(to_value).collect();
@@ -27,7 +25,12 @@ pub async fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
                 .output
                 .data(&gateways.iter().map(|g| format!("gateway/{}\n", g.gateway)).collect::<String>())?;
         }
-        Format::Table => context.output.data(&table(&gateways))?,
+        Format::Table => {
+            context.output.data(&table(&gateways))?;
+            for stats in gateways.iter().filter(|stats| stats.clash_count > 0) {
+                context.output.say(clashes(stats));
+            }
+        }
     }
     Ok(Exit::Ok)
 }
@@ -44,7 +47,37 @@ fn to_value(stats: &GatewayStats) -> serde_json::Value {
         "prompts": stats.prompts,
         "resources": stats.resources,
         "nodes": stats.nodes,
+        "clashes": stats.clashes.iter().map(clash_to_value).collect::<Vec<_>>(),
+        "clash_count": stats.clash_count,
     })
+}
+
+/// That names clash in a gateway, in one line.
+pub fn clashes(stats: &GatewayStats) -> String {
+    let (gateway, number) = (escape(&stats.gateway), stats.clash_count as usize);
+    let are = if number == 1 { "is" } else { "are" };
+    format!(
+        "{WARN}gateway {gateway}{WARN:#}: {} {are} wanted by two members, the earlier one has it; see mtctl describe gateway {gateway}",
+        count(number, "name")
+    )
+}
+
+/// A name that two members want, for programs.
+pub fn clash_to_value(clash: &NameClash) -> serde_json::Value {
+    json!({
+        "kind": kind(clash),
+        "name": clash.name,
+        "winner": clash.winner,
+        "loser": clash.loser,
+    })
+}
+
+/// What a name is of, in one word.
+pub fn kind(clash: &NameClash) -> &'static str {
+    match clash.kind() {
+        NameKind::Prompt => "prompt",
+        NameKind::Tool | NameKind::Unspecified => "tool",
+    }
 }
 
 fn table(gateways: &[GatewayStats]) -> String {

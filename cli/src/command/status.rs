@@ -26,6 +26,8 @@ pub struct Facts {
     pub fleet: pb::ListNodesResponse,
     pub backends: Vec<pb::FleetBackend>,
     pub last: Option<pb::Generation>,
+    /// Of each gateway.
+    pub stats: Vec<pb::GatewayStats>,
 }
 
 pub async fn run(context: &Context) -> Result<Exit, Failure> {
@@ -36,6 +38,7 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
         fleet: client.nodes().await?,
         backends: client.backends().await?,
         last: client.history(1).await?.pop(),
+        stats: client.stats(None).await?,
     };
     match context.format() {
         Format::Json | Format::Yaml => context.output.value(&to_value(&facts))?,
@@ -144,11 +147,23 @@ fn render(facts: &Facts, now: SystemTime) -> String {
         let _ = writeln!(text, "          … and {} more", troubled.len() - EXPLAINED_MAX);
     }
     let _ = writeln!(text, "tools     {} in the catalog", tools(&facts.backends));
+    for stats in facts.stats.iter().filter(|stats| stats.clash_count > 0) {
+        let (gateway, number) = (escape(&stats.gateway), stats.clash_count as usize);
+        let _ = write!(text, "clashes   {} of gateway {gateway} wanted twice", count(number, "name"));
+        let _ = writeln!(text, ": {}", shorten(&named(stats), REASON_CHARS_MAX));
+    }
     for node in nodes.iter().filter(|node| node.connected) {
         let url = node.node.as_ref().map_or("", |hello| hello.mcp_url.as_str());
         let _ = writeln!(text, "{DIM}endpoint{DIM:#}  {}/mcp", escape(url.trim_end_matches('/')));
     }
     text
+}
+
+/// The names that clash, as many as are told.
+fn named(stats: &pb::GatewayStats) -> String {
+    let names =
+        stats.clashes.iter().map(|clash| format!("{} ({}, not {})", clash.name, clash.winner, clash.loser));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// How many tools the catalog has.
@@ -174,6 +189,7 @@ fn to_value(facts: &Facts) -> Value {
         "nodes": nodes.collect::<Vec<_>>(),
         "backends": backends.collect::<Vec<_>>(),
         "tools": tools(&facts.backends),
+        "clashes": facts.stats.iter().map(|stats| stats.clash_count).sum::<u32>(),
         "summary": count(facts.backends.len(), "backend"),
     })
 }
@@ -218,6 +234,7 @@ mod tests {
                 author: "a@b".into(),
                 ..Default::default()
             }),
+            stats: Vec::new(),
         }
     }
 
@@ -235,6 +252,27 @@ mod tests {
         tools     4 in the catalog
         endpoint  http://127.0.0.1:3001/mcp
         ");
+    }
+
+    #[test]
+    fn a_name_that_two_members_want_is_shown() {
+        let mut facts = facts(vec![backend("demo", &[BackendState::Ready], 4)]);
+        let clash = |name: &str| pb::NameClash {
+            name: name.into(),
+            winner: "a".into(),
+            loser: "b".into(),
+            ..Default::default()
+        };
+        facts.stats = vec![
+            pb::GatewayStats { gateway: "team".into(), ..Default::default() },
+            pb::GatewayStats {
+                gateway: "default".into(),
+                clashes: vec![clash("now"), clash("evil\u{1b}[2J")],
+                clash_count: 2,
+                ..Default::default()
+            },
+        ];
+        insta::assert_snapshot!(screen(&facts), @"");
     }
 
     #[test]

@@ -31,24 +31,31 @@ impl Params {
 
     /// Scans an object that stands alone.
     pub fn scan(raw: &Bytes, limits: Limits) -> Result<Self, ParseError> {
+        let params = Self::rewritten(raw, limits)?;
+        if let Some(offset) = params.index.odd_case {
+            return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase });
+        }
+        Ok(params)
+    }
+
+    /// Params that came in a message and got other members. What a key may look
+    /// like was judged then: an unknown method may have a `Name` of its own.
+    ///
+    /// # Errors
+    /// If they are too deep or too much now.
+    pub fn rewritten(raw: &Bytes, limits: Limits) -> Result<Self, ParseError> {
         let mut scanner = Scanner::new(raw, limits)?;
         let mut index = Index::EMPTY;
         let object = index.read(&mut scanner, raw).map_err(|error| or_not_utf8(raw, error))?;
         scanner.end()?;
-        if let Some(offset) = index.odd_case {
-            return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase });
-        }
         Ok(Self { raw: Some(raw.slice(object.range())), index })
     }
 
-    /// Params that were scanned before, and edited in a few members.
-    ///
-    /// # Panics
-    /// If an edit has made of them what no client may send: deeper or of more
-    /// values than [`Limits::BACKEND`].
+    /// The same where nothing was done but to replace texts by texts and to take
+    /// members out; whatever else was done goes through [`Self::rewritten`].
     pub fn edited(raw: &Bytes) -> Self {
-        Self::scan(raw, Limits::BACKEND)
-            .expect("params that were scanned once and got another text scan again")
+        Self::rewritten(raw, Limits::BACKEND)
+            .expect("params that were scanned once and got another text or lost members scan again")
     }
 
     pub(crate) fn new(raw: Bytes, index: Index) -> Self {

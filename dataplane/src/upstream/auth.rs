@@ -79,7 +79,7 @@ impl Auth {
     /// has changed.
     pub fn reread(&self, refused: &Arc<Credentials>) -> Option<Arc<Credentials>> {
         match &self.how {
-            How::Given(_) => self.read().ok().filter(|read| read.values != refused.values),
+            How::Given(_) => self.read().ok().filter(|read| !read.shows_the_same(refused)),
             How::Token(_) | How::Nothing => None,
         }
     }

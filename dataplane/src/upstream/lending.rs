@@ -25,6 +25,7 @@ use crate::{
 const IDLE_MAX: usize = 64;
 /// For how long.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(300);
+
 /// What is not lent now; the last one used comes last.
 #[derive(Default)]
 pub struct Lending {
@@ -47,6 +48,11 @@ impl Borrowed {
         Self { client, events }
     }
 
+    /// What came between two calls is of none; questions are refused by that.
+    pub fn forget(&mut self) {
+        while self.events.try_recv().is_ok() {}
+    }
+
     fn suits(&self, client: &Client) -> bool {
         let words = |client: &Client| {
             let Client { identity, version, capabilities, info, .. } = client.clone();
@@ -66,9 +72,7 @@ impl Lending {
             let at = idle.iter().rposition(|(_, lent)| !fresh && lent.suits(client));
             (at.map(|at| idle.remove(at).1), old)
         };
-        let mut lent = found.unwrap_or_else(|| Borrowed::new(client));
-        // What came between two calls is of none; questions are refused by that.
-        while lent.events.try_recv().is_ok() {}
+        let lent = found.unwrap_or_else(|| Borrowed::new(client));
         (lent, old.into_iter().map(|(_, lent)| lent).collect())
     }
 

@@ -1242,7 +1242,7 @@ pub struct GetStatsResponse {
     pub gateways: ::prost::alloc::vec::Vec<GatewayStats>,
 }
 /// What one gateway has.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GatewayStats {
     /// The name of the Gateway.
     #[prost(string, tag = "1")]
@@ -1274,6 +1274,28 @@ pub struct GatewayStats {
     /// Nodes that are connected and serve it.
     #[prost(uint32, tag = "10")]
     pub nodes: u32,
+    /// Names that more than one member wants: the first 100.
+    #[prost(message, repeated, tag = "11")]
+    pub clashes: ::prost::alloc::vec::Vec<NameClash>,
+    /// How many of these there are.
+    #[prost(uint32, tag = "12")]
+    pub clash_count: u32,
+}
+/// A name that two members of a gateway want. The earlier one has it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NameClash {
+    /// What it names.
+    #[prost(enumeration = "NameKind", tag = "1")]
+    pub kind: i32,
+    /// As clients know it.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// The Backend or ToolSet that has it.
+    #[prost(string, tag = "3")]
+    pub winner: ::prost::alloc::string::String,
+    /// The one whose tool or prompt nobody can reach.
+    #[prost(string, tag = "4")]
+    pub loser: ::prost::alloc::string::String,
 }
 /// The tools of one backend.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1316,6 +1338,39 @@ pub struct RotateKeysResponse {
     /// How many keys open now.
     #[prost(uint32, tag = "2")]
     pub keys: u32,
+}
+/// What a name is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum NameKind {
+    /// Never.
+    Unspecified = 0,
+    /// A tool.
+    Tool = 1,
+    /// A prompt.
+    Prompt = 2,
+}
+impl NameKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NAME_KIND_UNSPECIFIED",
+            Self::Tool => "NAME_KIND_TOOL",
+            Self::Prompt => "NAME_KIND_PROMPT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NAME_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "NAME_KIND_TOOL" => Some(Self::Tool),
+            "NAME_KIND_PROMPT" => Some(Self::Prompt),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod fleet_service_client {

@@ -42,7 +42,10 @@ use super::{
     status,
 };
 use crate::{
-    downstream::plain::{Glance, Talk, Wish, Word, kind::Failure, said::Said},
+    downstream::{
+        door::Door,
+        plain::{Glance, Talk, Wish, Word, kind::Failure, said::Said},
+    },
     mcp::{
         Method, RpcError,
         id::ID_BYTES_MAX,
@@ -301,7 +304,7 @@ impl Running {
         // Each goes by what is in service now.
         let now = door.doors.enter(door.view.gateway.name.as_str(), door.identity.clone());
         let now = now.map_err(|(_, error)| Failure::of(&error))?;
-        let mut talk = Talk::start(crate::downstream::door::Door { local: door.local, ..now }, wish)?;
+        let mut talk = Talk::start(Door { local: door.local, ..now }, wish)?;
         loop {
             let told = match talk.next().await {
                 Some(Word::Ended(outcome)) => return outcome,

@@ -48,9 +48,9 @@ pub async fn change(
     let uri =
         uri.ok_or_else(|| CallError::InvalidParams { reason: "params.uri must be a string".to_owned() })?;
     let mut followed = kept.followed.lock().await;
-    let mut uris = followed.get(backend).map(|followed| followed.uris.clone()).unwrap_or_default();
+    let mut uris = followed.get(backend).map(|followed| followed.uris().clone()).unwrap_or_default();
     let changes = if call.method == Method::ResourcesSubscribe {
-        let others: usize = followed.values().map(|followed| followed.uris.len()).sum();
+        let others: usize = followed.values().map(|followed| followed.uris().len()).sum();
         if others >= SUBSCRIBED_URIS_MAX {
             let reason = format!("one session follows at most {SUBSCRIBED_URIS_MAX} resources");
             return Err(CallError::InvalidParams { reason });
@@ -83,7 +83,7 @@ pub async fn change(
         }
         // The stream before it ends only now, so that nothing is missed between.
         Ok(Ok(Ok(_))) => {
-            followed.insert(backend.clone(), Followed { uris, _stop: stop });
+            followed.insert(backend.clone(), Followed::new(uris, stop));
             done
         }
         Ok(Ok(Err(outcome))) => outcome,

@@ -41,8 +41,19 @@ pub struct Kept {
 
 /// What one session follows at one backend, as long as this lives.
 pub struct Followed {
-    pub uris: BTreeSet<String>,
-    pub _stop: DropGuard,
+    uris: BTreeSet<String>,
+    _stop: DropGuard,
+}
+
+impl Followed {
+    /// `stop` ends the stream that these are followed on.
+    pub fn new(uris: BTreeSet<String>, stop: DropGuard) -> Self {
+        Self { uris, _stop: stop }
+    }
+
+    pub fn uris(&self) -> &BTreeSet<String> {
+        &self.uris
+    }
 }
 
 impl KeptSessions {

@@ -89,20 +89,23 @@ struct Failure {
 }
 
 impl Failure {
-    fn read(error: &[u8]) -> Option<(Self, i32)> {
+    /// What an error says, its code, and the object to edit; none for anything that
+    /// is no such object.
+    fn read(error: &Bytes) -> Option<(Self, i32, Patch)> {
+        let patch = Patch::of(error).ok()?;
         let failure: Self = serde_json::from_slice(error).ok()?;
         let code = i32::try_from(failure.code).ok()?;
-        Some((failure, code))
+        Some((failure, code, patch))
     }
 }
 
 /// A legacy backend's error for a modern client. `uri` is the resource that was
 /// asked for, if one was.
 pub fn error_to_modern(error: Bytes, uri: Option<&str>) -> Bytes {
-    let Some((failure, code)) = Failure::read(&error) else { return error };
+    let Some((failure, code, patch)) = Failure::read(&error) else { return error };
     match code {
         code::RESOURCE_NOT_FOUND => {
-            let mut patch = with_code(&error, code::INVALID_PARAMS);
+            let mut patch = with_code(patch, code::INVALID_PARAMS);
             // Its place tells the client that it is about a resource.
             if let (Some(uri), None) = (uri, failure.data.get("uri")) {
                 patch = patch.set_in("data", "uri", text::encode(uri));
@@ -112,13 +115,13 @@ pub fn error_to_modern(error: Bytes, uri: Option<&str>) -> Bytes {
         // Nothing asked the client for the visit, so it cannot be made.
         code::URL_ELICITATION_REQUIRED => {
             let required = &br#"{"elicitation":{"url":{}}}"#[..];
-            with_code(&error, code::MISSING_CAPABILITY)
+            with_code(patch, code::MISSING_CAPABILITY)
                 .set_in("data", "requiredCapabilities", required)
                 .finish()
         }
         // The modern era has given these a meaning that a legacy server cannot have had in mind.
         code::HEADER_MISMATCH | code::MISSING_CAPABILITY | code::UNSUPPORTED_VERSION => {
-            with_code(&error, code::INTERNAL).finish()
+            with_code(patch, code::INTERNAL).finish()
         }
         _ => error,
     }
@@ -126,14 +129,14 @@ pub fn error_to_modern(error: Bytes, uri: Option<&str>) -> Bytes {
 
 /// A modern backend's error for a legacy client.
 pub fn error_to_legacy(method: &Method, error: Bytes, version: ProtocolVersion) -> Bytes {
-    let Some((failure, code)) = Failure::read(&error) else { return error };
+    let Some((failure, code, patch)) = Failure::read(&error) else { return error };
     match code {
         code::INVALID_PARAMS
             if *method == Method::ResourcesRead
                 && version.has_resource_not_found_code()
                 && failure.data.get("uri").is_some() =>
         {
-            with_code(&error, code::RESOURCE_NOT_FOUND).finish()
+            with_code(patch, code::RESOURCE_NOT_FOUND).finish()
         }
         code::MISSING_CAPABILITY => {
             let required = failure.data.get("requiredCapabilities").map(Value::to_string).unwrap_or_default();
@@ -141,14 +144,14 @@ pub fn error_to_legacy(method: &Method, error: Bytes, version: ProtocolVersion) 
                 "the backend needs capabilities that the client has not declared: {required} ({})",
                 failure.message
             );
-            with_code(&error, code::CANNOT_ASK).set_text("message", &message).finish()
+            with_code(patch, code::CANNOT_ASK).set_text("message", &message).finish()
         }
         _ => error,
     }
 }
 
-fn with_code(error: &Bytes, code: i32) -> Patch {
-    Patch::of(error).expect("it was read as an object").set("code", code.to_string())
+fn with_code(patch: Patch, code: i32) -> Patch {
+    patch.set("code", code.to_string())
 }
 
 /// The edits that take MCP's own keys out of the member `_meta`; a task's stays,
@@ -207,7 +210,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::mcp::version::{LATEST_LEGACY, LATEST_MODERN};
+    use crate::mcp::{
+        Message,
+        version::{LATEST_LEGACY, LATEST_MODERN},
+    };
 
     fn bytes(text: &str) -> Bytes {
         Bytes::copy_from_slice(text.as_bytes())
@@ -215,6 +221,24 @@ mod tests {
 
     fn text(raw: &Bytes) -> &str {
         std::str::from_utf8(raw).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_method_may_have_what_only_looks_like_ours() {
+        let message = r#"{"jsonrpc":"2.0","id":1,"method":"x/y","params":{"Name":1,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+        let Ok(Message::Request(request)) = Message::parse(bytes(message), Limits::CLIENT) else {
+            panic!("it is a request")
+        };
+        assert_eq!(text(&request_to_legacy(&request.params).object()), r#"{"Name":1}"#);
+    }
+
+    #[test]
+    fn an_error_that_is_no_object_stays_as_it_is() {
+        for code in [-32002, -32021, -32042, -32602] {
+            let error = bytes(&format!(r#"[{code},"m",{{"uri":"x"}}]"#));
+            assert_eq!(error_to_modern(error.clone(), Some("x")), error);
+            assert_eq!(error_to_legacy(&Method::ResourcesRead, error.clone(), LATEST_LEGACY), error);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
 
 /// Messages to whoever listens that wait until they are taken. A full queue
 /// holds the backend back.
-pub const HEARD_MAX: usize = 64;
+const HEARD_MAX: usize = 64;
 
 /// What somebody hears who listens to a call.
 #[derive(Debug)]

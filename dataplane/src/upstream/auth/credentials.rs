@@ -13,7 +13,7 @@ pub struct Credentials {
     /// `name=value`, percent-encoded.
     query: Option<String>,
     /// The same values, as an answer of the backend could repeat them.
-    pub values: Vec<String>,
+    values: Vec<String>,
 }
 
 impl Credentials {
@@ -34,6 +34,11 @@ impl Credentials {
         let encoded = percent_encoded(&value);
         let query = format!("{}={encoded}", percent_encoded(name));
         Self { header: None, query: Some(query), values: vec![encoded, value] }
+    }
+
+    /// Whether there is nothing in it that others have not.
+    pub fn shows_the_same(&self, other: &Self) -> bool {
+        self.values == other.values
     }
 
     /// Puts them on a request.

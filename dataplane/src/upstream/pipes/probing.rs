@@ -16,8 +16,7 @@ use crate::{
     upstream::{
         message,
         probe::{self, Finding, Said},
-        sharing,
-        sharing::Clients,
+        sharing::{self, Clients},
         state::Eras,
     },
 };

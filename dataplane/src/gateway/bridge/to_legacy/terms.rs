@@ -3,9 +3,11 @@
 
 use bytes::Bytes;
 
-use super::super::translate::member;
 use crate::{
-    gateway::call::{Call, Question},
+    gateway::{
+        bridge::translate::member,
+        call::{Call, Question},
+    },
     mcp::{
         Key, Limits, Message, Method, RpcError,
         meta::{LogLevel, Meta},

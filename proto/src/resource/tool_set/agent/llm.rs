@@ -4,8 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use super::super::fields::Fields;
-use super::super::text::Text;
+use super::super::{fields::Fields, text::Text};
 use crate::{
     resource::check::{is_env_name, quoted},
     template::{Names, Scope, Template, Tree},
