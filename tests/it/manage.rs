@@ -109,3 +109,35 @@ async fn statistics_count_what_clients_see() {
     assert!(mtctl(&cluster, "stats").await.contains("default"));
     assert_eq!(cluster.mtctl(&["stats", "none"]).await.status.code(), Some(5));
 }
+
+#[tokio::test]
+async fn a_name_that_two_members_want_is_told_to_those_who_ask() {
+    let cluster = Cluster::start(1).await;
+    let says = |word: &str| {
+        format!(
+            "tools:\n  - name: who\n    routing: {{type: subprocess, config: {{command: echo, args: [{word}]}}}}\n"
+        )
+    };
+    let spec = json!({"members": [{"toolSet": "one"}, {"toolSet": "two"}]});
+    let files =
+        [("one.yaml", says("first")), ("two.yaml", says("second")), ("rest.yaml", gateway("default", &spec))];
+    cluster.apply_files(&files.each_ref().map(|(name, text)| (*name, text.as_str()))).await;
+    let url = cluster.nodes[0].url("default");
+    eventually("the tool served", async || match lists(&url, "who").await {
+        true => Ok(()),
+        false => Err("not yet".to_owned()),
+    })
+    .await;
+    assert!(call(&url, "who").await.to_string().contains("first"));
+
+    let clash = json!({"kind": "tool", "name": "who", "winner": "one", "loser": "two"});
+    let described = mtctl(&cluster, "describe gateway default -o json").await;
+    let described: Value = serde_json::from_str(&described).unwrap();
+    assert_eq!(described["status"]["clashes"], json!([clash]));
+    let stats: Value = serde_json::from_str(&mtctl(&cluster, "stats default -o json").await).unwrap();
+    assert_eq!((&stats["clashes"], &stats["clash_count"]), (&json!([clash]), &json!(1)));
+    assert!(mtctl(&cluster, "status").await.contains("who (one, not two)"));
+    let said = cluster.mtctl(&["stats"]).await.stderr;
+    assert!(String::from_utf8_lossy(&said).contains("1 name is wanted by two members"));
+    assert!(mtctl(&cluster, "describe gateway default").await.contains("NOT OF"));
+}

@@ -272,7 +272,14 @@ mod tests {
                 ..Default::default()
             },
         ];
-        insta::assert_snapshot!(screen(&facts), @"");
+        insta::assert_snapshot!(screen(&facts), @r"
+        http://127.0.0.1:7001 · generation 2 · 12s ago by a@b   all good
+        nodes     1/1 synced
+        backends  1 ready
+        tools     4 in the catalog
+        clashes   2 names of gateway default wanted twice: now (a, not b), evil\u{1b}[2J (a, not b)
+        endpoint  http://127.0.0.1:3001/mcp
+        ");
     }
 
     #[test]
