@@ -3,8 +3,8 @@
 //!
 //! Map: `store` remembers · `registry` changes · `publisher` turns what is
 //! stored into views · `discovery` pushes them · `fleet` knows the nodes ·
-//! `catalog` takes what they list · `keyring` has the keys they seal with ·
-//! `grpc` and `http` are the doors.
+//! `catalog` checks what they list and `catalogs` keeps it · `keyring` has the
+//! keys they seal with · `grpc` and `http` are the doors.
 
 pub mod catalog;
 pub mod catalogs;

@@ -9,7 +9,8 @@
 //! `segment`s · `sidecar` how far the truth must reach · `index` sled, which can
 //! be rebuilt · `snapshot` what bounds the journal · `recovery` and `survey` how
 //! these are compared at open · `writer` the one thread that changes them, a
-//! `group` at a time · `shared` what readers see · `sled` the store itself.
+//! `group` at a time · `shared` what readers see · `options` what
+//! may be chosen · `sled` the store itself.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A door frames messages and keeps what its era needs; what a message means is
-//! the pipeline's business. The era of a request is decided here, once.
+//! the pipeline's business. The era of a request is decided in `post.rs`, once.
 
 mod auth;
 mod body;

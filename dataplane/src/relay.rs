@@ -11,7 +11,8 @@
 //! ```
 //!
 //! This part carries requests and copies; what is relayed at all, and what a
-//! request means, is the doors' business (`downstream/elsewhere.rs`). A relayed
+//! request means, is the doors' business (`downstream/elsewhere.rs`,
+//! `inbound.rs`). A relayed
 //! request is never relayed again. Reasons: docs/adr/0008.
 
 pub mod change;

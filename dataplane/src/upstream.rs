@@ -11,7 +11,7 @@
 //!                                    └─ pipes ── pipe ── carrier ─┬─ stdio      process, pump
 //!                                       who shares one: sharing   ├─ sse        connection
 //!                                       who follows what:         └─ websocket
-//!                                       subscriptions
+//!                                       followers, subscriptions
 //!  probe, state, hints, meters: what is known and told of the backend
 //! ```
 

@@ -13,8 +13,8 @@
 //! read as templates.
 //!
 //! `scan.rs` finds the tags, `expression.rs` reads what stands in them (with the
-//! grammar of the `handlebars` crate), `compile.rs` makes the tree of blocks, and
-//! `render.rs` walks it. `check.rs` says at apply time what a place would refuse
+//! grammar of the `handlebars` crate), `compile.rs` makes the tree of blocks
+//! (`node.rs`), and `render.rs` walks it. `check.rs` says at apply time what a place would refuse
 //! whatever the arguments. Syntax and rules for users: docs/templates.md.
 
 mod check;

@@ -15,7 +15,8 @@ pub struct Options {
     pub snapshot_bytes: u64,
     /// A file of the journal is finished once it is this long.
     pub segment_bytes: u64,
-    /// Most commits that wait for the writer; one more is [`Error::Overloaded`].
+    /// Most commits that wait for the writer; one more is
+    /// [`Overloaded`](super::Error::Overloaded).
     pub waiting_commits: usize,
     pub on_damage: OnDamage,
 }

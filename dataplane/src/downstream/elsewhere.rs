@@ -1,5 +1,5 @@
-//! Requests that belong to another node: found, handed over, and taken from the
-//! others in their turn.
+//! Requests that belong to another node: found, and handed over. What others hand
+//! over to this one comes in by `inbound.rs`.
 //!
 //! A legacy session is served by its owner: who opened it, or who has taken it up
 //! from there. If the owner cannot be reached, the session goes to the node that

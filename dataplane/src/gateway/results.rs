@@ -1,7 +1,7 @@
 //! The results that a node makes itself: `initialize`, `server/discover`, lists.
 //!
 //! Each is made once for a view and a form, when it is first asked for, and kept
-//! in the view: it goes with the view, and whoever is answered shares its memory.
+//! in the view (`page.rs`): it goes with the view, and whoever is answered shares its memory.
 //! That is safe because none depends on the caller: neither rules nor identities
 //! decide what is listed. Once they do, only what the compiled rules prove to be
 //! the same for all may stay here. What is a caller's own today is the cursor of

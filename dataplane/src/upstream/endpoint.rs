@@ -43,6 +43,8 @@ use crate::{
 pub const RESULT_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// How much of an error page is read.
 const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Where one backend is reached.
 pub struct Endpoint {
     pub backend: ResourceName,
     pub meters: Arc<Meters>,

@@ -116,7 +116,7 @@ impl Followers {
         Ok(first)
     }
 
-    /// Removes a follower, and says how many are left.
+    /// Removes a follower, and says whether it was the last one of the resource.
     pub fn remove(&self, backend: &ResourceName, uri: &str, owner: &Owner) -> Removed {
         let mut by_uri = self.by_uri.lock();
         let Some(followers) = by_uri.get_mut(uri) else { return Removed::Nothing };

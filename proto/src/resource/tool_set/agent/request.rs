@@ -3,7 +3,7 @@
 //!
 //! Whom a request goes to and who it comes from is the author's to say: no
 //! argument of a call may stand in the host of a URL, or in a header that says
-//! who is asking. That is checked here, once, so that no node has to.
+//! who is asking. That is checked here and in `header.rs`, so that no node has to.
 
 use std::collections::BTreeSet;
 
@@ -31,6 +31,7 @@ const RESPONSE_BYTES_MAX: u64 = 64 << 20;
 
 /// What a request may be. The first is for requests without a body.
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+
 /// A request, before it is filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
