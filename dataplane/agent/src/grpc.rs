@@ -27,10 +27,10 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MethodDescriptor, SerializeOptions};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tonic::{Request, client::Grpc as Client, metadata::MetadataMap, transport::Channel};
+use tonic::{Request, client::Grpc as Client, transport::Channel};
 
 pub use self::servers::Servers;
-use self::{codec::DynamicCodec, servers::read_file};
+use self::{codec::DynamicCodec, metadata::Shown, servers::read_file};
 use crate::{Failure, OUTPUT_BYTES_MAX, Output, Reason, Run};
 
 const DESCRIPTOR_SET_BYTES_MAX: u64 = 16 << 20;
@@ -65,17 +65,17 @@ impl Runner {
             ));
         }
         let server = self.servers.at(address.text(), &self.config).await?;
-        let metadata = metadata::metadata(&self.config, run)?;
+        let shown = Shown::of(&self.config, run)?;
         let fields = self.fields(run)?;
         let reflected = self.config.descriptors == grpc::Descriptors::Reflection;
         let mut method = match reflected {
-            true => server.method(&self.config, &metadata, false).await?,
+            true => server.method(&self.config, &shown, false).await?,
             false => self.described().await?,
         };
         let message = match message(&method, &fields) {
             // The server may have been replaced by one that knows the field.
             Err(_) if reflected => {
-                method = server.method(&self.config, &metadata, true).await?;
+                method = server.method(&self.config, &shown, true).await?;
                 message(&method, &fields)?
             }
             made => made?,
@@ -84,7 +84,7 @@ impl Runner {
             let message = format!("{} takes a stream of messages, which no tool sends", method.full_name());
             return Err(Failure::new(Reason::Misconfigured, message));
         }
-        self.call(server.channel.clone(), &method, message, metadata, run).await
+        self.call(server.channel.clone(), &method, message, &shown, run).await
     }
 
     fn fields(&self, run: &Run<'_>) -> Result<Value, Failure> {
@@ -137,7 +137,7 @@ impl Runner {
         channel: Channel,
         method: &MethodDescriptor,
         message: DynamicMessage,
-        metadata: MetadataMap,
+        shown: &Shown,
         run: &Run<'_>,
     ) -> Result<Output, Failure> {
         let bytes_max = self.config.message_bytes_max;
@@ -147,23 +147,22 @@ impl Runner {
         }
         let mut client =
             Client::new(channel).max_decoding_message_size(bytes_max).max_encoding_message_size(bytes_max);
-        client.ready().await.map_err(|error| status::failure(&tonic::Status::from_error(Box::new(error))))?;
+        client.ready().await.map_err(|error| shown.failure(&tonic::Status::from_error(Box::new(error))))?;
         let mut request = Request::new(message);
-        *request.metadata_mut() = metadata;
+        *request.metadata_mut() = shown.map().clone();
         request.set_timeout(run.deadline.saturating_duration_since(Instant::now()).min(TIMEOUT_MAX));
         let path = format!("/{}/{}", self.config.service, self.config.method);
         let path =
             PathAndQuery::from_maybe_shared(path).expect("names of services and methods are legal in paths");
         let codec = DynamicCodec::new(method.output());
         if !method.is_server_streaming() {
-            let answer =
-                client.unary(request, path, codec).await.map_err(|status| status::failure(&status))?;
+            let answer = client.unary(request, path, codec).await.map_err(|status| shown.failure(&status))?;
             return Ok(Output::value(self.json(answer.get_ref())?));
         }
         let answer = client.server_streaming(request, path, codec).await;
-        let mut stream = answer.map_err(|status| status::failure(&status))?.into_inner();
+        let mut stream = answer.map_err(|status| shown.failure(&status))?.into_inner();
         let (mut messages, mut bytes, mut truncated) = (Vec::new(), 0, false);
-        while let Some(message) = stream.message().await.map_err(|status| status::failure(&status))? {
+        while let Some(message) = stream.message().await.map_err(|status| shown.failure(&status))? {
             if messages.len() >= self.config.messages_max {
                 truncated = true;
                 break;

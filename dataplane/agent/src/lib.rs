@@ -31,7 +31,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use mt_proto::{
     resource::{Agent, ResourceName, Text, Tool, ToolSet},
-    template::Scope,
+    template::{Scope, Template},
 };
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
@@ -168,4 +168,25 @@ impl Run<'_> {
             }
         }
     }
+
+    /// What of the value of a setting must not come back in an error: a secret, and
+    /// what the environment gives to a text that no argument is in.
+    pub fn withheld(&self, text: &Text, value: &str) -> Vec<String> {
+        match text {
+            Text::Secret(_) => vec![value.to_owned()],
+            Text::Template(template) => match template.render(self.scope()) {
+                Ok(pieces) if pieces.is_literal() => of_the_environment(template, value).collect(),
+                _ => Vec::new(),
+            },
+        }
+    }
+}
+
+/// The words that a text has and its template has not: what the environment holds
+/// may be as secret as a secret.
+pub(crate) fn of_the_environment<'a>(
+    template: &'a Template,
+    text: &'a str,
+) -> impl Iterator<Item = String> + 'a {
+    text.split_ascii_whitespace().filter(|word| !template.text().contains(word)).map(str::to_owned)
 }

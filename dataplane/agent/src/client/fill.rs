@@ -18,7 +18,7 @@ use reqwest::{RequestBuilder, multipart};
 use serde_json::{Map, Value};
 use url::{Url, form_urlencoded};
 
-use crate::{Failure, Reason, Run};
+use crate::{Failure, Reason, Run, of_the_environment};
 
 /// Where a request goes, and what it shows.
 #[derive(Clone, Debug)]
@@ -209,9 +209,7 @@ fn header_of(
             Ok(pieces) => {
                 let line = pieces.header()?;
                 if pieces.is_literal() {
-                    // What the environment holds may be as secret as a secret.
-                    let words = line.split_ascii_whitespace();
-                    secrets.extend(words.filter(|word| !template.text().contains(word)).map(str::to_owned));
+                    secrets.extend(of_the_environment(template, &line));
                 }
                 HeaderValue::from_bytes(line.as_bytes()).map_err(|_| {
                     Failure::new(Reason::InvalidArguments, format!("the header {name} cannot hold this"))

@@ -3,49 +3,76 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use mt_proto::resource::{Credential, Grpc, Text};
-use tonic::metadata::{
-    AsciiMetadataKey, AsciiMetadataValue, BinaryMetadataKey, BinaryMetadataValue, MetadataMap,
+use tonic::{
+    Status,
+    metadata::{AsciiMetadataKey, AsciiMetadataValue, BinaryMetadataKey, BinaryMetadataValue, MetadataMap},
 };
+
+use super::status;
 
 use crate::{Failure, Reason, Run};
 
 /// What servers commonly take, of all entries together.
 const METADATA_BYTES_MAX: usize = 8 << 10;
 
-/// The metadata of one call.
-///
-/// # Errors
-/// If a value is not of printable ASCII (of base64, for names that end in
-/// `-bin`), if all of it is too much, or an argument or a secret is missing.
-pub fn metadata(config: &Grpc, run: &Run<'_>) -> Result<MetadataMap, Failure> {
-    let mut all = Filling { map: MetadataMap::new(), bytes: 0 };
-    for (name, text) in &config.metadata {
-        all.put(name, run.text(text)?, text)?;
-    }
-    match &config.auth {
-        None => {}
-        Some(Credential::Bearer(token)) => {
-            all.put("authorization", format!("Bearer {}", run.text(token)?), token)?;
-        }
-        Some(Credential::Basic { username, password }) => {
-            let pair = format!("{}:{}", run.text(username)?, run.text(password)?);
-            all.put("authorization", format!("Basic {}", BASE64_STANDARD.encode(pair)), password)?;
-        }
-        Some(Credential::Header { name, value }) => {
-            all.put(&name.to_ascii_lowercase(), run.text(value)?, value)?;
-        }
-        // Refused when it was applied.
-        Some(Credential::Query { .. }) => {}
-    }
-    Ok(all.map)
-}
-
-struct Filling {
+/// The metadata of one call, and what of it must not come back in an error.
+#[derive(Default)]
+pub struct Shown {
     map: MetadataMap,
     bytes: usize,
+    secrets: Vec<String>,
 }
 
-impl Filling {
+impl Shown {
+    /// # Errors
+    /// If a value is not of printable ASCII (of base64, for names that end in
+    /// `-bin`), if all of it is too much, or an argument or a secret is missing.
+    pub fn of(config: &Grpc, run: &Run<'_>) -> Result<Self, Failure> {
+        let mut shown = Self::default();
+        for (name, text) in &config.metadata {
+            let value = run.text(text)?;
+            shown.secrets.extend(run.withheld(text, &value));
+            shown.put(name, value, text)?;
+        }
+        match &config.auth {
+            None => {}
+            Some(Credential::Bearer(token)) => {
+                let value = shown.credential(run, token)?;
+                shown.put("authorization", format!("Bearer {value}"), token)?;
+            }
+            Some(Credential::Basic { username, password }) => {
+                let pair =
+                    format!("{}:{}", shown.credential(run, username)?, shown.credential(run, password)?);
+                let encoded = BASE64_STANDARD.encode(pair);
+                shown.secrets.push(encoded.clone());
+                shown.put("authorization", format!("Basic {encoded}"), password)?;
+            }
+            Some(Credential::Header { name, value: from }) => {
+                let value = shown.credential(run, from)?;
+                shown.put(&name.to_ascii_lowercase(), value, from)?;
+            }
+            // Refused when it was applied.
+            Some(Credential::Query { .. }) => {}
+        }
+        Ok(shown)
+    }
+
+    pub fn map(&self) -> &MetadataMap {
+        &self.map
+    }
+
+    /// What has failed, without what was shown to the server.
+    pub fn failure(&self, status: &Status) -> Failure {
+        status::failure(status, &self.secrets)
+    }
+
+    /// A part of a credential. Whatever it comes from, it is not repeated.
+    fn credential(&mut self, run: &Run<'_>, text: &Text) -> Result<String, Failure> {
+        let value = run.text(text)?;
+        self.secrets.push(value.clone());
+        Ok(value)
+    }
+
     fn put(&mut self, name: &str, value: String, from: &Text) -> Result<(), Failure> {
         let wrong = |what: &str| {
             let reason = match from {

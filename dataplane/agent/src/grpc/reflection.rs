@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, metadata::MetadataMap, transport::Channel};
 
-use super::status;
+use super::metadata::Shown;
 use crate::{Failure, Reason};
 
 const FILES_MAX: usize = 1_000;
@@ -21,19 +21,15 @@ const BYTES_MAX: usize = 16 << 20;
 /// # Errors
 /// If the server cannot be asked, has no reflection, or does not know the
 /// service.
-pub async fn types(
-    channel: Channel,
-    metadata: &MetadataMap,
-    service: &str,
-) -> Result<DescriptorPool, Failure> {
-    let files = match v1(channel.clone(), metadata, service).await {
+pub async fn types(channel: Channel, shown: &Shown, service: &str) -> Result<DescriptorPool, Failure> {
+    let files = match v1(channel.clone(), shown.map(), service).await {
         Err(Ended::Status(status)) if status.code() == Code::Unimplemented && !is_local(&status) => {
-            v1alpha(channel, metadata, service).await
+            v1alpha(channel, shown.map(), service).await
         }
         other => other,
     };
     let mut pool = DescriptorPool::global();
-    let built = descriptors::add(&mut pool, files.map_err(|ended| ended.failure(service))?);
+    let built = descriptors::add(&mut pool, files.map_err(|ended| ended.failure(service, shown))?);
     built.map_err(|error| {
         Failure::new(Reason::Broken, "the types that the server tells by reflection cannot be used")
             .detail(error)
@@ -54,7 +50,7 @@ enum Ended {
 }
 
 impl Ended {
-    fn failure(self, service: &str) -> Failure {
+    fn failure(self, service: &str, shown: &Shown) -> Failure {
         let unknown =
             || Failure::new(Reason::Misconfigured, format!("the gRPC server has no service {service:?}"));
         match self {
@@ -63,9 +59,9 @@ impl Ended {
                 Failure::new(Reason::Misconfigured, message)
             }
             Ended::Status(status) if status.code() == Code::NotFound => unknown(),
-            Ended::Status(status) => status::failure(&status),
+            Ended::Status(status) => shown.failure(&status),
             Ended::Error(code, _) if Code::from(code) == Code::NotFound => unknown(),
-            Ended::Error(code, message) => status::failure(&Status::new(Code::from(code), message)),
+            Ended::Error(code, message) => shown.failure(&Status::new(Code::from(code), message)),
             Ended::TooMuch => Failure::new(Reason::TooLarge, "the server tells more types than are kept"),
             Ended::Early => Failure::new(Reason::Broken, "the server ended reflection early"),
         }

@@ -7,12 +7,9 @@ use mt_proto::resource::{Grpc, agent::grpc::find};
 use parking_lot::Mutex;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use tokio::time::{Instant, timeout};
-use tonic::{
-    metadata::MetadataMap,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
-};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
-use super::{reflection, status::chain};
+use super::{metadata::Shown, reflection, status::chain};
 use crate::{Failure, Reason};
 
 /// Of one tool set; the one that was used longest ago goes.
@@ -149,7 +146,7 @@ impl Server {
     pub async fn method(
         &self,
         config: &Grpc,
-        metadata: &MetadataMap,
+        shown: &Shown,
         anew: bool,
     ) -> Result<MethodDescriptor, Failure> {
         let (service, method) = (&config.service, &config.method);
@@ -163,7 +160,7 @@ impl Server {
         // Another call may have asked in the meantime.
         let pool = match self.known(service, TYPES_AGE_MIN) {
             Some(pool) => pool,
-            None => self.ask(service, metadata).await?,
+            None => self.ask(service, shown).await?,
         };
         find(&pool, service, method).map_err(|hint| {
             let message = format!("the gRPC server has no method {service}/{method}; {hint}");
@@ -176,8 +173,8 @@ impl Server {
         services.get(service).filter(|types| types.since.elapsed() < age_max).map(|types| types.pool.clone())
     }
 
-    async fn ask(&self, service: &str, metadata: &MetadataMap) -> Result<DescriptorPool, Failure> {
-        let asked = timeout(REFLECTION_MAX, reflection::types(self.channel.clone(), metadata, service)).await;
+    async fn ask(&self, service: &str, shown: &Shown) -> Result<DescriptorPool, Failure> {
+        let asked = timeout(REFLECTION_MAX, reflection::types(self.channel.clone(), shown, service)).await;
         let asked = asked.unwrap_or_else(|_| Err(Failure::timeout(REFLECTION_MAX)));
         let pool = match asked {
             Ok(pool) => pool,

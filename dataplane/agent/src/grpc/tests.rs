@@ -115,6 +115,27 @@ async fn what_the_server_says_no_with_is_told() {
 }
 
 #[tokio::test]
+async fn what_was_shown_to_the_server_does_not_come_back_in_an_error() {
+    let shop = Shop::start(Reflects::V1).await;
+    let path = std::env::var("PATH").unwrap();
+    for auth in [
+        json!({"bearer": {"secret": "key"}}),
+        json!({"basic": {"username": "me", "password": {"secret": "key"}}}),
+        json!({"header": {"name": "authorization", "value": "of {{env.PATH}}"}}),
+    ] {
+        let failure = quietly(&orders(&shop, json!({"auth": auth})), "fail", json!({})).await.unwrap_err();
+        assert!(
+            failure.message.contains("the till is shut to") && failure.message.contains("***"),
+            "{failure}"
+        );
+        assert!(!failure.message.contains(SECRET) && !failure.message.contains(&path), "{failure}");
+    }
+    let metadata = json!({"metadata": {"authorization-x": "1"}, "auth": {"bearer": "{{env.PATH}}"}});
+    let failure = quietly(&orders(&shop, metadata), "fail", json!({})).await.unwrap_err();
+    assert!(!failure.message.contains(&path), "{failure}");
+}
+
+#[tokio::test]
 async fn a_stream_is_told_message_by_message_and_has_an_end() {
     let shop = Shop::start(Reflects::V1).await;
     let told = Told::default();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use mt_proto::{
     resource::{
-        Subprocess, Text,
+        Subprocess,
         agent::subprocess::{Program, Stdin},
     },
     template::Template,
@@ -45,9 +45,7 @@ impl Command {
                 let message = format!("variable {name} cannot hold a NUL character");
                 return Err(Failure::new(Reason::InvalidArguments, message));
             }
-            if matches!(text, Text::Secret(_)) {
-                secrets.push(value.clone());
-            }
+            secrets.extend(run.withheld(text, &value));
             env.push((name.clone(), value));
         }
         let cwd = config.cwd.as_ref().map(|cwd| authored(cwd, run)).transpose()?.map(PathBuf::from);

@@ -187,15 +187,16 @@ async fn what_a_program_ends_with_is_what_becomes_of_the_call() {
 #[tokio::test]
 async fn the_words_of_a_program_go_to_the_log_without_secrets() {
     let config = with(
-        shell("echo first >&2; echo the key is $KEY >&2; exit 1"),
-        json!({"env": {"KEY": {"secret": "key"}}}),
+        shell("echo first >&2; echo the key is $KEY >&2; echo of $PLACE >&2; exit 1"),
+        json!({"env": {"KEY": {"secret": "key"}, "PLACE": "a {{env.PATH}}"}}),
     );
     let agents = tool(config);
     let listener = Listener::default();
     let failure = call_with(&agents, json!({}), &listener).await.unwrap_err();
-    assert_eq!(failure.message, "the program ended with exit code 1: first\nthe key is ***");
+    assert_eq!(failure.message, "the program ended with exit code 1: first\nthe key is ***\nof a ***");
     let log = listener.log.lock().clone();
-    assert_eq!(log, [(Level::Warning, json!("first")), (Level::Warning, json!("the key is ***"))]);
+    let lines = ["first", "the key is ***", "of a ***"].map(|line| (Level::Warning, json!(line)));
+    assert_eq!(log, lines);
 }
 
 #[tokio::test]

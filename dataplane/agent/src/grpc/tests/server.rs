@@ -249,7 +249,11 @@ impl UnaryService<Order> for Unary {
         Box::pin(async move {
             match method.as_str() {
                 "Get" => Ok(Response::new(request.into_inner())),
-                "Fail" => Err(Status::failed_precondition("the till is shut")),
+                "Fail" => {
+                    // As servers do that say what they did not like.
+                    let shown = request.metadata().get("authorization").map(|shown| format!(" to {shown:?}"));
+                    Err(Status::failed_precondition(format!("the till is shut{}", shown.unwrap_or_default())))
+                }
                 "Headers" => Ok(Response::new(headers(&request))),
                 "Slow" => {
                     let _running = Running::new(&running);
