@@ -28,6 +28,7 @@ use tracing::{info, warn};
 use crate::{
     blocking, catalog,
     discovery::{Stamp, View, ViewItem},
+    stats::Counted,
     store::{self, BlobHash, Entry, LogId, State, Store},
 };
 
@@ -49,6 +50,8 @@ pub struct Published {
     /// By the name of the backend.
     catalogs: BTreeMap<String, Arc<Decoded<Catalog>>>,
     parts: Mutex<HashMap<Labels, Cell>>,
+    /// What each gateway has; made when it is first asked for.
+    counted: OnceLock<Vec<Counted>>,
 }
 
 /// What is kept of an entry of the store from one publication to the next.
@@ -82,6 +85,7 @@ impl Published {
             resources: BTreeMap::new(),
             catalogs: BTreeMap::new(),
             parts: Mutex::default(),
+            counted: OnceLock::new(),
         }
     }
 
@@ -111,7 +115,8 @@ impl Published {
             catalogs.insert(backend.to_owned(), decoded);
         }
         let stamp = Stamp { generation: config.revision, catalog_revision: catalog.revision };
-        let published = Self { stamp, set, resources, catalogs, parts: Mutex::default() };
+        let published =
+            Self { stamp, set, resources, catalogs, parts: Mutex::default(), counted: OnceLock::new() };
         let used = before.parts.lock().iter().filter(|(_, cell)| cell.used).map(|(l, _)| l.clone()).collect();
         published.prepare(used);
         published
@@ -139,6 +144,17 @@ impl Published {
     /// The catalog of a backend, whole.
     pub fn catalog(&self, backend: &str) -> Option<&Arc<Catalog>> {
         self.catalogs.get(backend).map(|decoded| &decoded.message)
+    }
+
+    /// What each gateway has, in the order of their names. Takes a while when it is
+    /// first asked for.
+    pub fn counted(&self) -> &[Counted] {
+        self.counted.get_or_init(|| {
+            // What is published has compiled before.
+            let config = self.set.compile().unwrap_or_default();
+            let catalog = |name: &str| self.catalog(name).map(Arc::as_ref);
+            config.gateways.values().map(|gateway| Counted::of(gateway, &config, catalog)).collect()
+        })
     }
 
     /// The names of the backends that have a catalog.

@@ -13,6 +13,8 @@ use serde::Deserialize;
 
 /// Clashes of names that are told; all are counted.
 const CLASHES_MAX: usize = 100;
+/// Of a name that is told.
+const NAME_CHARS_MAX: usize = 256;
 
 /// What a backend offers, by name.
 #[derive(Default)]
@@ -23,18 +25,45 @@ struct Offered {
     resources: usize,
 }
 
-/// The statistics of a gateway. `catalog` finds what has been listed of a
-/// backend; `labels` are those of each node that is connected.
-pub fn of<'a>(
+/// What a gateway has, whichever nodes there are.
+#[derive(Debug)]
+pub struct Counted {
+    stats: GatewayStats,
+    /// Labels that a node must have to serve it.
+    selector: BTreeMap<String, String>,
+}
+
+impl Counted {
+    /// `catalog` finds what has been listed of a backend.
+    pub fn of<'a>(
+        gateway: &Gateway,
+        config: &Compiled,
+        catalog: impl Fn(&str) -> Option<&'a Catalog>,
+    ) -> Self {
+        Self { stats: of(gateway, config, catalog), selector: gateway.nodes.clone() }
+    }
+
+    pub fn gateway(&self) -> &str {
+        &self.stats.gateway
+    }
+
+    /// The statistics; `labels` are those of each node that is connected.
+    pub fn with_nodes(&self, labels: &[BTreeMap<String, String>]) -> GatewayStats {
+        let serves = |node: &&BTreeMap<String, String>| {
+            self.selector.iter().all(|(key, value)| node.get(key) == Some(value))
+        };
+        GatewayStats { nodes: count(labels.iter().filter(serves).count()), ..self.stats.clone() }
+    }
+}
+
+fn of<'a>(
     gateway: &Gateway,
     config: &Compiled,
     catalog: impl Fn(&str) -> Option<&'a Catalog>,
-    labels: &[BTreeMap<String, String>],
 ) -> GatewayStats {
     let mut stats = GatewayStats {
         gateway: gateway.name.to_string(),
         namespace: gateway.namespace.clone(),
-        nodes: count(labels.iter().filter(|node| serves(gateway, node)).count()),
         ..GatewayStats::default()
     };
     let (mut tools, mut prompts) = (Names::new(NameKind::Tool), Names::new(NameKind::Prompt));
@@ -87,12 +116,14 @@ impl<'a> Names<'a> {
                 free.insert(&member.backend);
                 Some(name)
             }
+            // A backend that lists a name twice means the same by it.
+            Entry::Occupied(taken) if **taken.get() == member.backend => None,
             Entry::Occupied(taken) => {
                 stats.clash_count += 1;
                 if stats.clashes.len() < CLASHES_MAX {
                     stats.clashes.push(NameClash {
                         kind: self.kind.into(),
-                        name: taken.key().clone(),
+                        name: taken.key().chars().take(NAME_CHARS_MAX).collect(),
                         winner: taken.get().to_string(),
                         loser: member.backend.to_string(),
                     });
@@ -105,10 +136,6 @@ impl<'a> Names<'a> {
 
 fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
-}
-
-fn serves(gateway: &Gateway, node: &BTreeMap<String, String>) -> bool {
-    gateway.nodes.iter().all(|(key, value)| node.get(key) == Some(value))
 }
 
 fn is_hidden(gateway: &Gateway, name: &str, hidden: bool) -> bool {
@@ -195,7 +222,7 @@ mod tests {
         let many = with_tools(&many.iter().map(String::as_str).chain(["now"]).collect::<Vec<_>>());
         let stats = |a: &Catalog, b: &Catalog| {
             let (a, b) = (a.clone(), b.clone());
-            of(&config.gateways["default"], &config, |name| Some(if name == "a" { &a } else { &b }), &[])
+            of(&config.gateways["default"], &config, |name| Some(if name == "a" { &a } else { &b }))
         };
         let one = stats(&now, &many);
         let clash = NameClash {
@@ -205,6 +232,8 @@ mod tests {
             loser: "b".into(),
         };
         assert_eq!((one.tools, one.clash_count, one.clashes.as_slice()), (151, 1, &[clash][..]));
+        let twice = stats(&with_tools(&["now", "now"]), &Catalog::default());
+        assert_eq!((twice.tools, twice.clash_count), (1, 0), "by one backend it is one tool");
         let all = stats(&many, &many);
         assert_eq!((all.tools, all.clash_count, all.clashes.len()), (151, 151, CLASHES_MAX));
     }
@@ -222,14 +251,10 @@ mod tests {
         put(&mut set, Kind::Gateway, "default", pb::resource::Spec::Gateway(gateway));
         let config = set.compile().unwrap();
         let catalog = with_tools(&["now", "secret"]);
-        let stats = of(
-            &config.gateways["default"],
-            &config,
-            |name| (name == "time").then_some(&catalog),
-            &[BTreeMap::new()],
-        );
+        let counted =
+            Counted::of(&config.gateways["default"], &config, |name| (name == "time").then_some(&catalog));
         assert_eq!(
-            stats,
+            counted.with_nodes(&[BTreeMap::new()]),
             GatewayStats {
                 gateway: "default".into(),
                 enabled: true,

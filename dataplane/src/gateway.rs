@@ -32,7 +32,6 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use mt_proto::resource::{ResourceName, Rule};
-use serde::Deserialize;
 use tokio::time::Instant;
 
 pub use self::{bridge::within as client_capabilities, results::initialize};
@@ -44,7 +43,7 @@ use self::{
     view::{GatewayView, Target},
 };
 use crate::{
-    mcp::{Key, Method, Params, splice::Object},
+    mcp::{Key, Limits, Method, Params, splice::Object},
     node::{Node, Table},
 };
 
@@ -289,12 +288,6 @@ fn wrap(view: &GatewayView, place: Place, target: &Target, answer: Answer) -> An
     }
 }
 
-#[derive(Deserialize)]
-struct Reference {
-    name: Option<String>,
-    uri: Option<String>,
-}
-
 /// `completion/complete`: the member is in what is completed. A member that
 /// cannot complete has nothing to suggest.
 async fn complete(
@@ -310,24 +303,24 @@ async fn complete(
     }
     };
     let raw = call.params.get(Key::Ref).ok_or_else(invalid)?;
-    let reference: Reference = serde_json::from_slice(&raw).map_err(|_| invalid())?;
-    let (target, key) = match (&reference.name, &reference.uri) {
-        (Some(name), _) => {
-            let target = view.prompts.get(name.as_str()).cloned();
-            (target.ok_or_else(|| CallError::UnknownPrompt { name: name.clone() })?, "name")
-        }
-        (None, Some(uri)) => {
-            (view.resource(uri).ok_or_else(|| CallError::UnknownResource { uri: uri.clone() })?, "uri")
-        }
+    // By the rules for keys of params: the backend must not read another name.
+    let reference = Params::scan(&raw, Limits::CLIENT).map_err(|_| invalid())?;
+    let (named, key, target) = match (reference.name(), reference.uri()) {
+        (Some(name), _) => (name.clone(), Key::Name, view.prompts.get(&*name).cloned()),
+        (None, Some(uri)) => (uri.clone(), Key::Uri, view.resource(&uri)),
         (None, None) => return Err(invalid()),
     };
+    let target = target.ok_or_else(|| match key {
+        Key::Name => CallError::UnknownPrompt { name: named.to_string() },
+        _ => CallError::UnknownResource { uri: named.to_string() },
+    })?;
     let can = table.snapshot.catalogs.get(&target.backend).is_none_or(|c| c.declares("completions"));
     if !can {
         return Ok(Answer::Result(results::no_completion(call.client.version)));
     }
-    if reference.name.as_deref().or(reference.uri.as_deref()) != Some(target.own.as_str()) {
+    if *named != *target.own {
         let own = crate::mcp::text::encode(&target.own);
-        call.params = Params::edited(&call.params.patch().set_in("ref", key, own).finish());
+        call.params = Params::edited(&call.params.patch().set_in("ref", key.as_str(), own).finish());
     }
     forward(node, table, view, &target.backend, call, caller).await
 }

@@ -138,6 +138,6 @@ async fn a_name_that_two_members_want_is_told_to_those_who_ask() {
     assert_eq!((&stats["clashes"], &stats["clash_count"]), (&json!([clash]), &json!(1)));
     assert!(mtctl(&cluster, "status").await.contains("who (one, not two)"));
     let said = cluster.mtctl(&["stats"]).await.stderr;
-    assert!(String::from_utf8_lossy(&said).contains("1 name is wanted by two members"));
+    assert!(String::from_utf8_lossy(&said).contains("1 names that an earlier member has"));
     assert!(mtctl(&cluster, "describe gateway default").await.contains("NOT OF"));
 }

@@ -36,7 +36,7 @@ fn sources(folder: &str) -> Vec<(String, String)> {
 
 /// Without the tests at the end of the file.
 fn shipped(text: &str) -> &str {
-    text.split_once("#[cfg(test)]\nmod tests").map_or(text, |(shipped, _)| shipped)
+    text.split_once("#[cfg(test)]\nmod tests {").map_or(text, |(shipped, _)| shipped)
 }
 
 fn is_test(file: &str) -> bool {

@@ -61,7 +61,9 @@ async fn fleet(context: &Context, resource: &Resource, name: &str) -> Result<Fle
             let fleet = client.nodes().await?;
             let hellos = fleet.nodes.into_iter().filter(|node| node.connected).filter_map(|node| node.node);
             let urls = hellos.map(|hello| gateway_url(&hello.mcp_url, name)).collect();
-            let stats = client.stats(Some(name)).await?.pop().unwrap_or_default();
+            // A gateway that is not published yet has none.
+            let stats = client.stats(None).await?.into_iter().find(|stats| stats.gateway == name);
+            let stats = stats.unwrap_or_default();
             Ok(Fleet::Gateway { urls, stats })
         }
         _ => Ok(Fleet::Nothing),

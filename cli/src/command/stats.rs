@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Context;
 use crate::{
     args::StatsArgs,
-    output::{Exit, Failure, Format, Table, WARN, count, escape},
+    output::{Exit, Failure, Format, Table, WARN, escape},
 };
 
 pub async fn run(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
@@ -54,11 +54,10 @@ fn to_value(stats: &GatewayStats) -> serde_json::Value {
 
 /// That names clash in a gateway, in one line.
 pub fn clashes(stats: &GatewayStats) -> String {
-    let (gateway, number) = (escape(&stats.gateway), stats.clash_count as usize);
-    let are = if number == 1 { "is" } else { "are" };
+    let gateway = escape(&stats.gateway);
     format!(
-        "{WARN}gateway {gateway}{WARN:#}: {} {are} wanted by two members, the earlier one has it; see mtctl describe gateway {gateway}",
-        count(number, "name")
+        "{WARN}gateway {gateway}{WARN:#}: {} names that an earlier member has; see mtctl describe gateway {gateway}",
+        stats.clash_count
     )
 }
 

@@ -148,9 +148,9 @@ fn render(facts: &Facts, now: SystemTime) -> String {
     }
     let _ = writeln!(text, "tools     {} in the catalog", tools(&facts.backends));
     for stats in facts.stats.iter().filter(|stats| stats.clash_count > 0) {
-        let (gateway, number) = (escape(&stats.gateway), stats.clash_count as usize);
-        let _ = write!(text, "clashes   {} of gateway {gateway} wanted twice", count(number, "name"));
-        let _ = writeln!(text, ": {}", shorten(&named(stats), REASON_CHARS_MAX));
+        let gateway = escape(&stats.gateway);
+        let _ = write!(text, "clashes   {} in gateway {gateway}: ", stats.clash_count);
+        let _ = writeln!(text, "{}", shorten(&named(stats), REASON_CHARS_MAX));
     }
     for node in nodes.iter().filter(|node| node.connected) {
         let url = node.node.as_ref().map_or("", |hello| hello.mcp_url.as_str());
@@ -189,7 +189,7 @@ fn to_value(facts: &Facts) -> Value {
         "nodes": nodes.collect::<Vec<_>>(),
         "backends": backends.collect::<Vec<_>>(),
         "tools": tools(&facts.backends),
-        "clashes": facts.stats.iter().map(|stats| stats.clash_count).sum::<u32>(),
+        "clash_count": facts.stats.iter().map(|stats| u64::from(stats.clash_count)).sum::<u64>(),
         "summary": count(facts.backends.len(), "backend"),
     })
 }
@@ -277,7 +277,7 @@ mod tests {
         nodes     1/1 synced
         backends  1 ready
         tools     4 in the catalog
-        clashes   2 names of gateway default wanted twice: now (a, not b), evil\u{1b}[2J (a, not b)
+        clashes   2 in gateway default: now (a, not b), evil\u{1b}[2J (a, not b)
         endpoint  http://127.0.0.1:3001/mcp
         ");
     }

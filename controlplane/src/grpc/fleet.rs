@@ -19,7 +19,6 @@ use crate::{
     fleet::{Fleet, NodeInfo},
     keyring::{self, Keys},
     publisher::Published,
-    stats,
 };
 
 /// Of the tools in one answer; a larger one is alone in its.
@@ -149,12 +148,9 @@ fn count(
     wanted: &str,
     labels: &[BTreeMap<String, String>],
 ) -> Result<Vec<GatewayStats>, Status> {
-    // What is published has compiled before.
-    let config = published.set.compile().unwrap_or_default();
-    let catalog = |name: &str| published.catalog(name).map(Arc::as_ref);
     let chosen =
-        config.gateways.values().filter(|gateway| wanted.is_empty() || gateway.name.as_str() == wanted);
-    let gateways: Vec<_> = chosen.map(|gateway| stats::of(gateway, &config, catalog, labels)).collect();
+        published.counted().iter().filter(|counted| wanted.is_empty() || counted.gateway() == wanted);
+    let gateways: Vec<_> = chosen.map(|counted| counted.with_nodes(labels)).collect();
     if gateways.is_empty() && !wanted.is_empty() {
         return Err(Status::not_found(format!("there is no gateway {wanted:?}")));
     }

@@ -30,7 +30,7 @@ use url::Url;
 
 pub(crate) use self::fill::{Filled, Payload, Prepared, fill, json_of, message_text};
 use self::retry::Trouble;
-use crate::{Failure, Level, Reason, Run};
+use crate::{Failure, Level, Reason, Run, hide::hide};
 
 /// For a connection to a service, with TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -293,10 +293,7 @@ impl Answer {
 
 /// One short line, without what must not be repeated.
 pub(crate) fn excerpt(text: &str, secrets: &[String]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret.as_str(), "***");
-    }
+    let text = hide(text, secrets);
     let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut words = plain.split_whitespace();
     let mut line = words.next().unwrap_or_default().to_owned();

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mt_proto::template::{Refused, RenderError};
 
+use crate::hide::Withheld;
+
 /// Why a tool has no result. Its text reaches the client: it holds no secret and
 /// no address of the operator's network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +86,13 @@ impl Failure {
     #[must_use]
     pub fn detail(mut self, detail: impl std::fmt::Display) -> Self {
         self.detail = Some(detail.to_string());
+        self
+    }
+
+    /// Without what must not come back.
+    pub(crate) fn without(mut self, withheld: &Withheld) -> Self {
+        self.message = withheld.hide(&self.message);
+        self.detail = self.detail.map(|detail| withheld.hide(&detail));
         self
     }
 

@@ -137,7 +137,7 @@ impl Runner {
         channel: Channel,
         method: &MethodDescriptor,
         message: DynamicMessage,
-        shown: &Shown,
+        shown: &Shown<'_>,
         run: &Run<'_>,
     ) -> Result<Output, Failure> {
         let bytes_max = self.config.message_bytes_max;

@@ -16,6 +16,7 @@ mod database;
 mod failure;
 mod graphql;
 mod grpc;
+mod hide;
 mod http;
 mod llm;
 mod output;
@@ -31,11 +32,12 @@ use std::{collections::HashMap, sync::Arc};
 
 use mt_proto::{
     resource::{Agent, ResourceName, Text, Tool, ToolSet},
-    template::{Scope, Template},
+    template::Scope,
 };
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
+use self::hide::Withheld;
 pub use self::{
     failure::{Failure, Reason},
     output::{Content, OUTPUT_BYTES_MAX, Output},
@@ -85,6 +87,9 @@ pub(crate) struct Run<'a> {
     pub deadline: Instant,
     pub reporter: &'a dyn Reporter,
     pub secrets: &'a Secrets,
+    /// A variable of the environment, which is withheld from now on.
+    pub env: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    pub withheld: &'a Withheld,
 }
 
 impl Agents {
@@ -124,11 +129,15 @@ impl Agents {
     async fn run(&self, bound: &Bound, invocation: &Invocation<'_>) -> Result<Output, Failure> {
         bound.schemas.check_arguments(&bound.tool.input_schema, &invocation.arguments)?;
         let deadline = invocation.deadline.min(Instant::now() + bound.tool.timeout);
+        let withheld = Withheld::default();
+        let env = |name: &str| std::env::var(name).ok().inspect(|value| withheld.add(value));
         let run = Run {
             arguments: &invocation.arguments,
             deadline,
             reporter: invocation.reporter,
             secrets: &self.secrets,
+            env: &env,
+            withheld: &withheld,
         };
         let work = async {
             match &bound.runner {
@@ -143,7 +152,8 @@ impl Agents {
             }
         };
         let output = timeout_at(deadline, Box::pin(work)).await;
-        let output = output.unwrap_or_else(|_| Err(Failure::timeout(bound.tool.timeout)))?;
+        let output = output.unwrap_or_else(|_| Err(Failure::timeout(bound.tool.timeout)));
+        let output = output.map_err(|failure| failure.without(&withheld))?;
         output.within_limits()?;
         bound.schemas.check_result(bound.tool.output_schema.as_ref(), &output)?;
         Ok(output)
@@ -153,7 +163,7 @@ impl Agents {
 impl Run<'_> {
     /// What this call's templates are filled in with.
     pub fn scope(&self) -> Scope<'_> {
-        Scope { arguments: self.arguments, env: &|name| std::env::var(name).ok() }
+        Scope { arguments: self.arguments, env: self.env }
     }
 
     /// The text that a setting stands for, as text.
@@ -164,29 +174,11 @@ impl Run<'_> {
         match text {
             Text::Template(template) => Ok(template.render(self.scope())?.text()),
             Text::Secret(name) => {
-                (self.secrets)(name).map_err(|reason| Failure::new(Reason::Misconfigured, reason))
+                let value = (self.secrets)(name);
+                let value = value.map_err(|reason| Failure::new(Reason::Misconfigured, reason))?;
+                self.withheld.add(&value);
+                Ok(value)
             }
         }
     }
-
-    /// What of the value of a setting must not come back in an error: a secret, and
-    /// what the environment gives to a text that no argument is in.
-    pub fn withheld(&self, text: &Text, value: &str) -> Vec<String> {
-        match text {
-            Text::Secret(_) => vec![value.to_owned()],
-            Text::Template(template) => match template.render(self.scope()) {
-                Ok(pieces) if pieces.is_literal() => of_the_environment(template, value).collect(),
-                _ => Vec::new(),
-            },
-        }
-    }
-}
-
-/// The words that a text has and its template has not: what the environment holds
-/// may be as secret as a secret.
-pub(crate) fn of_the_environment<'a>(
-    template: &'a Template,
-    text: &'a str,
-) -> impl Iterator<Item = String> + 'a {
-    text.split_ascii_whitespace().filter(|word| !template.text().contains(word)).map(str::to_owned)
 }

@@ -69,7 +69,7 @@ impl Runner {
             started.map_err(|error| not_started(&error, &command.program))?;
         let process = process.holding(running);
 
-        let words = LastWords::hiding(command.secrets);
+        let words = LastWords::hiding(run.withheld.values());
         let talk = async {
             let talked = futures_util::try_join!(
                 stdout::collect(stdout, &self.config, run.reporter),
@@ -132,7 +132,7 @@ impl Runner {
             OutputForm::Json => match serde_json::from_str(&text) {
                 Ok(value) => Ok(Output { structured: Some(value), ..Output::text(text) }),
                 Err(error) => {
-                    let start: String = text.chars().take(EXCERPT_CHARS_MAX).collect();
+                    let start: String = words.hide(&text).chars().take(EXCERPT_CHARS_MAX).collect();
                     let message = format!("the program should write JSON: {error}; it wrote {start:?}");
                     Err(Failure::new(Reason::Broken, message))
                 }

@@ -31,19 +31,14 @@ impl Params {
 
     /// Scans an object that stands alone.
     pub fn scan(raw: &Bytes, limits: Limits) -> Result<Self, ParseError> {
-        let params = Self::rewritten(raw, limits)?;
+        let params = Self::read(raw, limits)?;
         if let Some(offset) = params.index.odd_case {
             return Err(ParseError { offset: offset as usize, reason: Reason::KeyCase });
         }
         Ok(params)
     }
 
-    /// Params that came in a message and got other members. What a key may look
-    /// like was judged then: an unknown method may have a `Name` of its own.
-    ///
-    /// # Errors
-    /// If they are too deep or too much now.
-    pub fn rewritten(raw: &Bytes, limits: Limits) -> Result<Self, ParseError> {
+    fn read(raw: &Bytes, limits: Limits) -> Result<Self, ParseError> {
         let mut scanner = Scanner::new(raw, limits)?;
         let mut index = Index::EMPTY;
         let object = index.read(&mut scanner, raw).map_err(|error| or_not_utf8(raw, error))?;
@@ -51,10 +46,12 @@ impl Params {
         Ok(Self { raw: Some(raw.slice(object.range())), index })
     }
 
-    /// The same where nothing was done but to replace texts by texts and to take
-    /// members out; whatever else was done goes through [`Self::rewritten`].
+    /// Params that came in a message, in which texts were replaced by texts or
+    /// members were taken out; whatever else was done goes through [`Self::scan`].
+    /// What a key may look like was judged when they came: an unknown method may
+    /// have a `Name` of its own.
     pub fn edited(raw: &Bytes) -> Self {
-        Self::rewritten(raw, Limits::BACKEND)
+        Self::read(raw, Limits::BACKEND)
             .expect("params that were scanned once and got another text or lost members scan again")
     }
 

@@ -45,7 +45,7 @@ fn mapped(of: &Mcp, params: &Params) -> Result<Params, CallError> {
     let arguments = fill(of, given).map_err(invalid)?;
     let mapped = params.patch().set(Key::Arguments.as_str(), arguments.to_string()).finish();
     // What the tool set makes of them may be deeper and more than what came.
-    Params::rewritten(&mapped, Limits::CLIENT)
+    Params::scan(&mapped, Limits::CLIENT)
         .map_err(|error| invalid(format!("params.arguments, as the tool set passes them on: {error}")))
 }
 

@@ -75,15 +75,6 @@ pub struct List {
     pub len: usize,
 }
 
-/// A name that two members want; the first has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Clash {
-    pub list: &'static str,
-    pub name: String,
-    pub winner: ResourceName,
-    pub loser: ResourceName,
-}
-
 /// A gateway as its clients see it.
 #[derive(Debug)]
 pub struct GatewayView {
@@ -92,7 +83,6 @@ pub struct GatewayView {
     pub members: Vec<ResourceName>,
     pub tools: HashMap<String, Target>,
     pub prompts: HashMap<String, Target>,
-    pub clashes: Vec<Clash>,
     /// Backends that serve resources; URIs are wrapped where there are several.
     pub resource_members: Vec<ResourceName>,
     /// Backends that are no members, but have a tool that a member stands for.
@@ -128,11 +118,8 @@ impl GatewayView {
         let wraps = resource_members.len() > 1;
 
         let others = Others { config, catalogs };
-        let mut clashes = Vec::new();
-        let (tools, tool_list) =
-            merge_named(gateway, &members, &others, ListKind::Tools, |c| &c.tools, wraps, &mut clashes);
-        let (prompts, prompt_list) =
-            merge_named(gateway, &members, &others, ListKind::Prompts, |c| &c.prompts, wraps, &mut clashes);
+        let (tools, tool_list) = merge_named(gateway, &members, &others, |c| &c.tools, wraps);
+        let (prompts, prompt_list) = merge_named(gateway, &members, &others, |c| &c.prompts, wraps);
         let (tool_list, modern_tools) = shown_tools(tool_list, gateway.page_size);
         let is_member = |backend: &ResourceName| members.iter().any(|(m, _)| m.backend == *backend);
         let strangers = tools
@@ -160,7 +147,6 @@ impl GatewayView {
             gateway: gateway.clone(),
             tools,
             prompts,
-            clashes,
             resource_members,
             strangers,
             greetings: Greetings::default(),
@@ -297,10 +283,8 @@ fn merge_named(
     gateway: &Gateway,
     members: &[(&Member, Arc<Catalog>)],
     others: &Others<'_>,
-    kind: ListKind,
     entries: fn(&Catalog) -> &Vec<Entry>,
     wraps: bool,
-    clashes: &mut Vec<Clash>,
 ) -> (HashMap<String, Target>, Vec<Worded>) {
     let mut index: HashMap<String, Target> = HashMap::default();
     let mut list = Vec::new();
@@ -314,13 +298,8 @@ fn merge_named(
                 Some(name) => name.clone(),
                 None => member.template.apply(&entry.key),
             };
-            if let Some(winner) = index.get(&name) {
-                clashes.push(Clash {
-                    list: kind.member(),
-                    name,
-                    winner: winner.backend.clone(),
-                    loser: member.backend.clone(),
-                });
+            // The earlier member has it; the control plane tells who has not.
+            if index.contains_key(&name) {
                 continue;
             }
             let target = Target::of(member, entry);

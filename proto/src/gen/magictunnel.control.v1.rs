@@ -1274,7 +1274,8 @@ pub struct GatewayStats {
     /// Nodes that are connected and serve it.
     #[prost(uint32, tag = "10")]
     pub nodes: u32,
-    /// Names that more than one member wants: the first 100.
+    /// Tools and prompts that cannot be reached, because an earlier member has the
+    /// name: the first 100.
     #[prost(message, repeated, tag = "11")]
     pub clashes: ::prost::alloc::vec::Vec<NameClash>,
     /// How many of these there are.

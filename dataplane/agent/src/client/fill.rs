@@ -18,7 +18,7 @@ use reqwest::{RequestBuilder, multipart};
 use serde_json::{Map, Value};
 use url::{Url, form_urlencoded};
 
-use crate::{Failure, Reason, Run, of_the_environment};
+use crate::{Failure, Reason, Run};
 
 /// Where a request goes, and what it shows.
 #[derive(Clone, Debug)]
@@ -100,6 +100,7 @@ impl Prepared {
             let value = value.map_err(|_| misconfigured("the content type cannot be put into a header"))?;
             filled.headers.insert(header::CONTENT_TYPE, value);
         }
+        filled.secrets.extend(run.withheld.values());
         Ok(Self { method, filled, payload })
     }
 }
@@ -179,6 +180,7 @@ pub fn fill(
             url.query_pairs_mut().append_pair(name, &value);
         }
     }
+    secrets.extend(run.withheld.values());
     Ok(Filled { url, headers: map, secrets })
 }
 
@@ -208,9 +210,6 @@ fn header_of(
             Ok(pieces) if pieces.is_empty() => return Ok(None),
             Ok(pieces) => {
                 let line = pieces.header()?;
-                if pieces.is_literal() {
-                    secrets.extend(of_the_environment(template, &line));
-                }
                 HeaderValue::from_bytes(line.as_bytes()).map_err(|_| {
                     Failure::new(Reason::InvalidArguments, format!("the header {name} cannot hold this"))
                 })?

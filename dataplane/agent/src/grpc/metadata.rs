@@ -9,30 +9,26 @@ use tonic::{
 };
 
 use super::status;
-
-use crate::{Failure, Reason, Run};
+use crate::{Failure, Reason, Run, hide::Withheld};
 
 /// What servers commonly take, of all entries together.
 const METADATA_BYTES_MAX: usize = 8 << 10;
 
 /// The metadata of one call, and what of it must not come back in an error.
-#[derive(Default)]
-pub struct Shown {
+pub struct Shown<'a> {
     map: MetadataMap,
     bytes: usize,
-    secrets: Vec<String>,
+    withheld: &'a Withheld,
 }
 
-impl Shown {
+impl<'a> Shown<'a> {
     /// # Errors
     /// If a value is not of printable ASCII (of base64, for names that end in
     /// `-bin`), if all of it is too much, or an argument or a secret is missing.
-    pub fn of(config: &Grpc, run: &Run<'_>) -> Result<Self, Failure> {
-        let mut shown = Self::default();
+    pub fn of(config: &Grpc, run: &Run<'a>) -> Result<Self, Failure> {
+        let mut shown = Self { map: MetadataMap::new(), bytes: 0, withheld: run.withheld };
         for (name, text) in &config.metadata {
-            let value = run.text(text)?;
-            shown.secrets.extend(run.withheld(text, &value));
-            shown.put(name, value, text)?;
+            shown.put(name, run.text(text)?, text)?;
         }
         match &config.auth {
             None => {}
@@ -44,7 +40,7 @@ impl Shown {
                 let pair =
                     format!("{}:{}", shown.credential(run, username)?, shown.credential(run, password)?);
                 let encoded = BASE64_STANDARD.encode(pair);
-                shown.secrets.push(encoded.clone());
+                shown.withheld.add(&encoded);
                 shown.put("authorization", format!("Basic {encoded}"), password)?;
             }
             Some(Credential::Header { name, value: from }) => {
@@ -63,13 +59,13 @@ impl Shown {
 
     /// What has failed, without what was shown to the server.
     pub fn failure(&self, status: &Status) -> Failure {
-        status::failure(status, &self.secrets)
+        status::failure(status, self.withheld)
     }
 
     /// A part of a credential. Whatever it comes from, it is not repeated.
-    fn credential(&mut self, run: &Run<'_>, text: &Text) -> Result<String, Failure> {
+    fn credential(&self, run: &Run<'_>, text: &Text) -> Result<String, Failure> {
         let value = run.text(text)?;
-        self.secrets.push(value.clone());
+        self.withheld.add(&value);
         Ok(value)
     }
 

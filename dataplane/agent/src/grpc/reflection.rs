@@ -21,7 +21,7 @@ const BYTES_MAX: usize = 16 << 20;
 /// # Errors
 /// If the server cannot be asked, has no reflection, or does not know the
 /// service.
-pub async fn types(channel: Channel, shown: &Shown, service: &str) -> Result<DescriptorPool, Failure> {
+pub async fn types(channel: Channel, shown: &Shown<'_>, service: &str) -> Result<DescriptorPool, Failure> {
     let files = match v1(channel.clone(), shown.map(), service).await {
         Err(Ended::Status(status)) if status.code() == Code::Unimplemented && !is_local(&status) => {
             v1alpha(channel, shown.map(), service).await
@@ -50,7 +50,7 @@ enum Ended {
 }
 
 impl Ended {
-    fn failure(self, service: &str, shown: &Shown) -> Failure {
+    fn failure(self, service: &str, shown: &Shown<'_>) -> Failure {
         let unknown =
             || Failure::new(Reason::Misconfigured, format!("the gRPC server has no service {service:?}"));
         match self {

@@ -146,7 +146,7 @@ impl Server {
     pub async fn method(
         &self,
         config: &Grpc,
-        shown: &Shown,
+        shown: &Shown<'_>,
         anew: bool,
     ) -> Result<MethodDescriptor, Failure> {
         let (service, method) = (&config.service, &config.method);
@@ -173,7 +173,7 @@ impl Server {
         services.get(service).filter(|types| types.since.elapsed() < age_max).map(|types| types.pool.clone())
     }
 
-    async fn ask(&self, service: &str, shown: &Shown) -> Result<DescriptorPool, Failure> {
+    async fn ask(&self, service: &str, shown: &Shown<'_>) -> Result<DescriptorPool, Failure> {
         let asked = timeout(REFLECTION_MAX, reflection::types(self.channel.clone(), shown, service)).await;
         let asked = asked.unwrap_or_else(|_| Err(Failure::timeout(REFLECTION_MAX)));
         let pool = match asked {

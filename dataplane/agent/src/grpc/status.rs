@@ -4,18 +4,18 @@ use std::error::Error;
 
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
-use crate::{Failure, Reason};
+use crate::{Failure, Reason, hide::Withheld};
 
 /// Of what a server says about its refusal.
 const MESSAGE_CHARS_MAX: usize = 1_000;
 
-/// What the server has said, or what went wrong before it could. `secrets` are
-/// hidden in it.
+/// What the server has said, or what went wrong before it could. What is `withheld`
+/// is hidden in it.
 ///
 /// Only a connection that was never made counts as unreachable: `UNAVAILABLE`
 /// from a server, or from something before it, may come after the call has
 /// taken effect.
-pub fn failure(status: &Status, secrets: &[String]) -> Failure {
+pub fn failure(status: &Status, withheld: &Withheld) -> Failure {
     if let Some(source) = status.source() {
         return local(status, source);
     }
@@ -26,7 +26,7 @@ pub fn failure(status: &Status, secrets: &[String]) -> Failure {
             Failure::new(Reason::TooLarge, "a message is larger than `maxMessageBytes`")
         }
         code => {
-            let said = bounded(&without(status.message(), secrets));
+            let said = bounded(&withheld.hide(status.message()));
             let code = name(code);
             let message =
                 if said.is_empty() { format!("the service says {code}") } else { format!("{code}: {said}") };
@@ -65,13 +65,6 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 /// An error with its causes, for the operator.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// A text in which secrets are hidden. Before anything is cut off: half of one is
-/// not found any more.
-fn without(text: &str, secrets: &[String]) -> String {
-    let found = secrets.iter().filter(|secret| !secret.is_empty());
-    found.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
 }
 
 /// The start of a text, without what a terminal would obey.
@@ -113,17 +106,21 @@ mod tests {
 
     #[test]
     fn what_the_server_says_is_passed_on_with_its_code_and_not_without_end() {
-        let failed = failure(&Status::not_found("no order 7"), &[]);
+        let failed = failure(&Status::not_found("no order 7"), &Withheld::default());
         assert_eq!((failed.reason, failed.message.as_str()), (Reason::Refused, "NOT_FOUND: no order 7"));
-        let failed = failure(&Status::unavailable("\u{1b}[31mback off"), &[]);
+        let failed = failure(&Status::unavailable("\u{1b}[31mback off"), &Withheld::default());
         assert_eq!((failed.reason, failed.message.as_str()), (Reason::Refused, "UNAVAILABLE:  [31mback off"));
-        assert_eq!(failure(&Status::deadline_exceeded(""), &[]).reason, Reason::Timeout);
-        assert_eq!(failure(&Status::internal("x".repeat(5_000)), &[]).message.chars().count(), 1_011);
+        assert_eq!(failure(&Status::deadline_exceeded(""), &Withheld::default()).reason, Reason::Timeout);
+        assert_eq!(
+            failure(&Status::internal("x".repeat(5_000)), &Withheld::default()).message.chars().count(),
+            1_011
+        );
     }
 
     #[test]
     fn a_secret_that_the_server_repeats_is_hidden_before_anything_is_cut_off() {
-        let secrets = ["s3cret-value".to_owned(), String::new()];
+        let secrets = Withheld::default();
+        secrets.add("s3cret-value");
         let said = format!("{}s3cret-value", "x".repeat(MESSAGE_CHARS_MAX - 4));
         let failed = failure(&Status::unauthenticated(said), &secrets);
         assert!(failed.message.ends_with("x***…") || failed.message.ends_with("x***"), "{failed}");
@@ -133,7 +130,8 @@ mod tests {
     #[test]
     fn what_fails_on_the_way_names_no_address() {
         let refused = std::io::Error::other("tcp connect error: 10.0.0.7:50051");
-        let failed = failure(&Status::from_error(Box::new(ConnectError(Box::new(refused)))), &[]);
+        let failed =
+            failure(&Status::from_error(Box::new(ConnectError(Box::new(refused)))), &Withheld::default());
         assert_eq!(failed.reason, Reason::Unreachable);
         assert!(!failed.message.contains("10.0.0.7"));
         assert!(failed.detail.unwrap().contains("10.0.0.7"));

@@ -60,6 +60,7 @@ impl Request {
             }
         };
         let url = join(&base, path).ok_or_else(|| unusable("`baseUrl`"))?;
+        secrets.extend(run.withheld.values());
         Ok(Self { url, headers, body: body.to_string().into(), secrets })
     }
 }

@@ -22,8 +22,6 @@ pub struct Command {
     pub env: Vec<(String, String)>,
     pub cwd: Option<PathBuf>,
     pub stdin: Option<Vec<u8>>,
-    /// Values among these that nobody may read.
-    pub secrets: Vec<String>,
 }
 
 impl Command {
@@ -38,14 +36,13 @@ impl Command {
                 (SHELL.to_owned(), vec!["-c".to_owned(), text])
             }
         };
-        let (mut env, mut secrets) = (Vec::with_capacity(config.env.len()), Vec::new());
+        let mut env = Vec::with_capacity(config.env.len());
         for (name, text) in &config.env {
             let value = run.text(text)?;
             if value.contains('\0') {
                 let message = format!("variable {name} cannot hold a NUL character");
                 return Err(Failure::new(Reason::InvalidArguments, message));
             }
-            secrets.extend(run.withheld(text, &value));
             env.push((name.clone(), value));
         }
         let cwd = config.cwd.as_ref().map(|cwd| authored(cwd, run)).transpose()?.map(PathBuf::from);
@@ -58,7 +55,7 @@ impl Command {
             Some(Stdin::Text(text)) => Some(text.render(run.scope())?.text().into_bytes()),
             Some(Stdin::Json(tree)) => Some(tree.render(run.scope())?.to_string().into_bytes()),
         };
-        Ok(Self { program, args, env, cwd, stdin, secrets })
+        Ok(Self { program, args, env, cwd, stdin })
     }
 }
 

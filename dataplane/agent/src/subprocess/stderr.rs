@@ -8,15 +8,13 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use crate::{Level, Reporter};
+use crate::{Level, Reporter, hide::hide};
 
 /// The longest line that is told.
 const LINE_BYTES_MAX: usize = 2 * 1024;
 /// What is kept for an error.
 const LINES_MAX: usize = 20;
 const WORDS_BYTES_MAX: usize = 2 * 1024;
-/// Shorter secrets cannot be hidden without hiding everything else.
-const SECRET_BYTES_MIN: usize = 6;
 
 /// The end of what a program has said.
 pub struct LastWords {
@@ -26,8 +24,7 @@ pub struct LastWords {
 
 impl LastWords {
     /// Hides these values.
-    pub fn hiding(mut secrets: Vec<String>) -> Self {
-        secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
+    pub fn hiding(secrets: Vec<String>) -> Self {
         Self { lines: Mutex::default(), secrets }
     }
 
@@ -44,7 +41,7 @@ impl LastWords {
     /// A message with the end of a text behind it.
     pub fn with_these(&self, message: String, text: &str) -> String {
         // Before anything is cut off: half of a secret is not found any more.
-        let text = self.hide(text.trim_end().to_owned());
+        let text = self.hide(text.trim_end());
         let from = text.ceil_char_boundary(text.len().saturating_sub(WORDS_BYTES_MAX));
         if text[from..].is_empty() { message } else { format!("{message}: {}", &text[from..]) }
     }
@@ -57,13 +54,9 @@ impl LastWords {
         lines.push_back(line.to_owned());
     }
 
-    fn hide(&self, mut text: String) -> String {
-        for secret in &self.secrets {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), "***");
-            }
-        }
-        text
+    /// A text without the values that are hidden.
+    pub fn hide(&self, text: &str) -> String {
+        hide(text, &self.secrets)
     }
 }
 
@@ -88,7 +81,7 @@ fn tell_line(line: &mut Vec<u8>, words: &LastWords, reporter: &dyn Reporter) {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end();
     if !text.is_empty() {
-        let text = words.hide(text.to_owned());
+        let text = words.hide(text);
         words.push(&text);
         reporter.log(Level::Warning, Value::String(text));
     }

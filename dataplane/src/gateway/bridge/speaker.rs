@@ -60,6 +60,6 @@ impl Speaker {
 /// # Errors
 /// They are too deep or too many now.
 pub fn scanned(patch: Patch) -> Result<Params, CallError> {
-    Params::rewritten(&patch.finish(), Limits::BACKEND)
+    Params::scan(&patch.finish(), Limits::BACKEND)
         .map_err(|error| CallError::InvalidParams { reason: format!("params: {error}") })
 }
