@@ -267,6 +267,8 @@ async fn what_could_be_filled_in_is_suggested() {
         );
         for (reference, argument) in [
             (json!({"type": "ref/prompt", "name": "none"}), "a"),
+            // A backend that reads keys without their case would see another prompt.
+            (json!({"type": "ref/prompt", "name": "review", "Name": "none"}), "tone"),
             (review.clone(), "none"),
             (page.clone(), "none"),
         ] {
