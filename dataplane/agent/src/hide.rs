@@ -5,6 +5,8 @@ use parking_lot::Mutex;
 
 /// Shorter values cannot be hidden without hiding everything else.
 const BYTES_MIN: usize = 6;
+/// Words of one value that are hidden by themselves.
+const WORDS_MAX: usize = 100;
 
 /// What one call has read of secrets and of the environment.
 #[derive(Default)]
@@ -12,7 +14,13 @@ pub(crate) struct Withheld(Mutex<Vec<String>>);
 
 impl Withheld {
     pub fn add(&self, value: &str) {
-        self.0.lock().extend(parts(value));
+        let mut all = self.0.lock();
+        for part in parts(value) {
+            // A loop in a template reads the same variable again and again.
+            if !all.contains(&part) {
+                all.push(part);
+            }
+        }
     }
 
     /// All of it, so far.
@@ -26,12 +34,12 @@ impl Withheld {
     }
 }
 
-/// A value as services and programs repeat it: without the ends of lines that it
-/// was read with, or one line of it.
+/// A value as services and programs repeat it: without the spaces around it, or a
+/// word of it, such as the token of `Bearer TOKEN` or a line of a key.
 fn parts(value: &str) -> impl Iterator<Item = String> + '_ {
-    let whole = value.trim();
-    let lines = whole.lines().map(str::trim).filter(move |line| *line != whole);
-    std::iter::once(whole).chain(lines).map(str::to_owned)
+    let words = value.split_whitespace().filter(|word| !word.eq_ignore_ascii_case("bearer"));
+    let parts = std::iter::once(value.trim()).chain(words.take(WORDS_MAX));
+    parts.filter(|part| part.len() >= BYTES_MIN).map(str::to_owned)
 }
 
 /// A text in which `secrets` are `***`. To be called before anything is cut off:
@@ -58,10 +66,21 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_hidden_without_its_line_ends_and_line_by_line() {
+    fn a_value_is_hidden_without_its_line_ends_and_word_by_word() {
         let withheld = Withheld::default();
         withheld.add("s3cret-value\r\n");
         withheld.add("-----BEGIN\nMIIabcdef\n-----END\n");
+        withheld.add("Bearer abc123");
         assert_eq!(withheld.hide("a s3cret-value, MIIabcdef"), "a ***, ***");
+        assert_eq!(withheld.hide("Bearer is not for abc123"), "Bearer is not for ***");
+    }
+
+    #[test]
+    fn what_is_read_many_times_is_kept_once_and_a_long_value_not_without_end() {
+        let withheld = Withheld::default();
+        (0..1_000).for_each(|_| withheld.add("s3cret-value"));
+        assert_eq!(withheld.values().len(), 1);
+        withheld.add(&(0..10_000).map(|n| format!("line-{n}\n")).collect::<String>());
+        assert_eq!(withheld.values().len(), 1 + 1 + WORDS_MAX);
     }
 }
